@@ -1,0 +1,35 @@
+"""The Medusa algorithm in NumPy: trees, acceptance, sampling, planning, the loop.
+
+Knows no engine and no files.
+"""
+
+from medusa_decoding.decoding.acceptance import Acceptance, ExactAcceptance, TypicalAcceptance
+from medusa_decoding.decoding.loop import Decoder, Sequence, Step
+from medusa_decoding.decoding.planner import BestFirstPlanner, StaticPlanner
+from medusa_decoding.decoding.protocols import Context, Drafter, Engine, NoDrafter, Planner, Rows, Verified
+from medusa_decoding.decoding.sampling import Distribution, SamplingParameters
+from medusa_decoding.decoding.stats import Statistics
+from medusa_decoding.decoding.tree import Proposals, Tree
+
+__all__ = [
+    "Acceptance",
+    "BestFirstPlanner",
+    "Context",
+    "Decoder",
+    "Distribution",
+    "Drafter",
+    "Engine",
+    "ExactAcceptance",
+    "NoDrafter",
+    "Planner",
+    "Proposals",
+    "Rows",
+    "SamplingParameters",
+    "Sequence",
+    "StaticPlanner",
+    "Statistics",
+    "Step",
+    "Tree",
+    "TypicalAcceptance",
+    "Verified",
+]

@@ -1,0 +1,259 @@
+"""The loop: propose, grow, verify, accept, commit.
+
+Between two steps a sequence's last token, the root, is decided but not yet run through the base model; all
+tokens before it are committed.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from collections.abc import Sequence as Seq
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+
+from medusa_decoding.decoding.acceptance import Acceptance, Accepted, ExactAcceptance
+from medusa_decoding.decoding.planner import BestFirstPlanner
+from medusa_decoding.decoding.protocols import (
+    Context,
+    Drafter,
+    Engine,
+    NoDrafter,
+    Planner,
+    Rows,
+    Verified,
+    as_rows,
+    concatenate,
+)
+from medusa_decoding.decoding.sampling import Distribution, SamplingParameters, distribution, uniform
+from medusa_decoding.decoding.stats import Statistics
+from medusa_decoding.decoding.tree import IntArray, Tree
+
+FinishReason = Literal["stop", "length"]
+
+
+@dataclass(eq=False)
+class Sequence:
+    """One text being written.
+
+    prompt: token ids, at least one. max_tokens: at least 1. stop_ids: tokens that end the text (they are
+    emitted).
+    choice: distinguishes several texts of one prompt and seed. halt: asked with each emitted token whether
+    the text ends with it.
+    handle, committed: the engine's sequence, and how many tokens of prompt + tokens it already holds; a
+    handle given with `committed` tokens of the prompt reuses them (at least the prompt's last token is run
+    again).
+    """
+
+    prompt: list[int]
+    sampling: SamplingParameters = field(default_factory=SamplingParameters)
+    max_tokens: int = 128
+    stop_ids: frozenset[int] = frozenset()
+    choice: int = 0
+    halt: Callable[[int], bool] | None = None
+    handle: int | None = None
+    committed: int = 0
+    tokens: list[int] = field(default_factory=list)
+    finish_reason: FinishReason | None = None
+    hidden: Any = None
+    statistics: Statistics = field(default_factory=Statistics)
+
+    def emit(self, tokens: Seq[int]) -> list[int]:
+        """Append tokens until one ends the text; return those that were appended."""
+        for count, token in enumerate(tokens, 1):
+            self.tokens.append(token)
+            if token in self.stop_ids or (self.halt is not None and self.halt(token)):
+                self.finish_reason = "stop"
+            elif len(self.tokens) >= self.max_tokens:
+                self.finish_reason = "length"
+            if self.finish_reason is not None:
+                return list(tokens[:count])
+        return list(tokens)
+
+
+@dataclass(frozen=True)
+class Step:
+    """What one step did for one sequence.
+
+    tokens: emitted. guessed: how many of them, from the first, were guesses (token i by head i + 1). tree:
+    None for a prefill.
+    """
+
+    sequence: Sequence
+    tokens: list[int]
+    guessed: int
+    tree: Tree | None
+    seconds: float
+
+
+@dataclass(frozen=True)
+class _Part:
+    """One sequence's share of a forward pass. tree is None for a piece of the prompt;
+
+    Last tells that the prompt ends with it.
+    """
+
+    sequence: Sequence
+    rows: Rows
+    tree: Tree | None
+    last: bool
+
+
+@dataclass(frozen=True)
+class _Judge:
+    """The base model's opinion on one part;
+
+    `greedy` holds the argmax of its rows where that is all that is needed.
+    """
+
+    part: _Part
+    verified: Verified
+    offset: int
+    greedy: IntArray | None
+
+    def distribution(self, node: int, guessed: Seq[int]) -> Distribution:
+        sequence = self.part.sequence
+        logits = self.verified.logits(self.offset + node)
+        return distribution(logits, sequence.sampling, sequence.prompt, [*sequence.tokens, *guessed])
+
+    def choose(self, node: int, guessed: Seq[int]) -> int:
+        if self.greedy is not None:
+            return int(self.greedy[node])
+        sequence = self.part.sequence
+        index = len(sequence.tokens) + len(guessed)
+        return self.distribution(node, guessed).draw(uniform(sequence.sampling.seed, sequence.choice, index))
+
+
+class Decoder:
+    """The loop over a list of sequences.
+
+    prefill_rows: the most rows of one prompt in one forward pass; longer prompts go in pieces.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        drafter: Drafter | None = None,
+        planner: Planner | None = None,
+        acceptance: Acceptance | None = None,
+        prefill_rows: int = 512,
+    ) -> None:
+        self.engine = engine
+        self.drafter = drafter or NoDrafter()
+        self.planner = planner or BestFirstPlanner()
+        self.acceptance = acceptance or ExactAcceptance()
+        self.prefill_rows = prefill_rows
+
+    def decode(self, sequences: Seq[Sequence]) -> Iterator[Step]:
+        """Write all sequences to their ends, yielding each step of each."""
+        while running := [sequence for sequence in sequences if sequence.finish_reason is None]:
+            yield from self.step(running)
+
+    def step(self, sequences: Seq[Sequence]) -> list[Step]:
+        """One forward pass for unfinished sequences: a tree each, or a piece of the prompt where that is not
+        yet committed.
+        """
+        started = time.perf_counter()
+        trees = self._draft([sequence for sequence in sequences if sequence.tokens])
+        drafted = time.perf_counter()
+        parts = [self._part(sequence, trees.get(id(sequence))) for sequence in sequences]
+        verified = self.engine.forward(concatenate([part.rows for part in parts]))
+        judged = self._judges(parts, verified)
+        done = time.perf_counter()
+        kept, outcomes = self._accept(judged)
+        self.engine.commit(kept)
+        ended = time.perf_counter()
+        return [
+            self._account(part, accepted, tokens, drafted - started, done - drafted, ended - started)
+            for part, accepted, tokens in outcomes
+        ]
+
+    def _draft(self, sequences: Seq[Sequence]) -> dict[int, Tree]:
+        if not sequences:
+            return {}
+        contexts = [Context([*sequence.prompt, *sequence.tokens], sequence.hidden) for sequence in sequences]
+        proposals = self.drafter.propose(contexts)
+        # A node deeper than the tokens still wanted, or than the context still holds, could never be used.
+        depths = [
+            min(sequence.max_tokens - len(sequence.tokens), self.engine.context_length - sequence.committed)
+            - 1
+            for sequence in sequences
+        ]
+        trees = self.planner.grow([context.root for context in contexts], proposals, depths)
+        return {id(sequence): tree for sequence, tree in zip(sequences, trees, strict=True)}
+
+    def _part(self, sequence: Sequence, tree: Tree | None) -> _Part:
+        if sequence.handle is None:
+            sequence.handle = self.engine.open()
+        if tree is not None:
+            wanted = np.ones(len(tree), np.bool_)
+            rows = as_rows(
+                sequence.handle, tree.tokens, sequence.committed, tree.parents, tree.depths, wanted
+            )
+            return _Part(sequence, rows, tree, True)
+        piece = sequence.prompt[sequence.committed : sequence.committed + self.prefill_rows]
+        depths = np.arange(len(piece))
+        last = sequence.committed + len(piece) == len(sequence.prompt)
+        wanted = (depths == len(piece) - 1) & last
+        rows = as_rows(
+            sequence.handle, np.array(piece, np.int64), sequence.committed, depths - 1, depths, wanted
+        )
+        return _Part(sequence, rows, None, last)
+
+    def _judges(self, parts: Seq[_Part], verified: Verified) -> list[tuple[_Part, _Judge]]:
+        """A judge per part; the argmax of all rows that greedy sequences may visit is asked for at once."""
+        offsets = np.cumsum([0] + [len(part.rows) for part in parts]).tolist()
+        asked = [
+            np.flatnonzero(part.rows.wanted) + offset
+            for part, offset in zip(parts, offsets[:-1], strict=True)
+            if part.sequence.sampling.is_argmax
+        ]
+        best = np.zeros(offsets[-1], np.int64)
+        if asked and len(rows := np.concatenate(asked)):
+            best[rows] = verified.argmax(rows)
+        return [
+            (
+                part,
+                _Judge(part, verified, start, best[start:stop] if part.sequence.sampling.is_argmax else None),
+            )
+            for part, start, stop in zip(parts, offsets[:-1], offsets[1:], strict=True)
+        ]
+
+    def _accept(
+        self, judged: Seq[tuple[_Part, _Judge]]
+    ) -> tuple[IntArray, list[tuple[_Part, Accepted | None, list[int]]]]:
+        kept: list[int] = []
+        outcomes: list[tuple[_Part, Accepted | None, list[int]]] = []
+        for part, judge in judged:
+            sequence, accepted, tokens = part.sequence, None, list[int]()
+            path = list(range(len(part.rows)))
+            if part.tree is not None:
+                accepted = self.acceptance.accept(part.tree, judge)
+                tokens = sequence.emit(accepted.tokens)
+                path = accepted.path[: len(tokens)]
+            elif part.last:
+                tokens = sequence.emit([judge.choose(path[-1], [])])
+            kept.extend(judge.offset + node for node in path)
+            sequence.committed += len(path)
+            if tokens:
+                sequence.hidden = judge.verified.hidden(judge.offset + path[-1])
+            outcomes.append((part, accepted, tokens))
+        return np.array(kept, np.int64), outcomes
+
+    @staticmethod
+    def _account(
+        part: _Part, accepted: Accepted | None, tokens: list[int], draft: float, verify: float, total: float
+    ) -> Step:
+        statistics, guessed = part.sequence.statistics, 0
+        if part.tree is None or accepted is None:
+            statistics.prompt_tokens += len(part.rows)
+            statistics.prefill_seconds += total
+        else:
+            guessed = min(len(accepted.path) - 1, len(tokens))
+            statistics.count_step(part.tree.depths.tolist(), guessed, len(tokens))
+            statistics.draft_seconds += draft
+            statistics.verify_seconds += verify
+            statistics.decode_seconds += total
+        return Step(part.sequence, tokens, guessed, part.tree, total)
