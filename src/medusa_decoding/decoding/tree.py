@@ -67,7 +67,8 @@ class Tree:
     parents: (nodes,) index of the parent node, -1 for the root.
     probabilities: (nodes,) estimated probability that the path to the node is accepted; 1 for the root.
 
-    >>> tree = Tree(np.array([11, 21, 22, 31, 32]), np.array([-1, 0, 0, 1, 1]), np.array([1.0, 0.6, 0.3, 0.3, 0.24]))
+    >>> parents, chances = np.array([-1, 0, 0, 1, 1]), np.array([1.0, 0.6, 0.3, 0.3, 0.24])
+    >>> tree = Tree(np.array([11, 21, 22, 31, 32]), parents, chances)
     >>> tree.depths.tolist(), tree.child(1, 32), tree.path(4)
     ([0, 1, 1, 2, 2], 4, [0, 1, 4])
     """
