@@ -205,8 +205,9 @@ class Medusa:
         if not prompt:
             raise UserError("the prompt is empty: give at least one character")
         if len(prompt) >= self.context_length:
+            limit = self.context_length
             raise UserError(
-                f"the prompt has {len(prompt)} tokens and the model's context is {self.context_length}: shorten it"
+                f"the prompt has {len(prompt)} tokens, the model's context is {limit}: shorten it"
             )
         size = self.engine.vocabulary_size
         for token in [*prompt, *options.logit_bias]:

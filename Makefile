@@ -1,0 +1,49 @@
+# make demo: one prompt, decoded plainly and with Medusa heads. make test: everything the tests need, and the tests.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+
+.PHONY: help demo test check lint types imports format clean
+
+help:
+	@echo "make demo   install into $(VENV), fetch SmolLM2-135M-Instruct (93 MB), decode one prompt both ways"
+	@echo "make test   install what the tests need and run them"
+	@echo "make check  lint, types, direction of imports"
+
+demo: $(VENV)/installed
+	@$(BIN)/medusa demo smollm2
+
+test: $(VENV)/installed-test
+	@$(BIN)/python -m pytest
+
+check: lint types imports
+
+lint: $(VENV)/installed-test
+	@$(BIN)/ruff check --quiet . && $(BIN)/ruff format --quiet --check .
+
+types: $(VENV)/installed-test
+	@$(BIN)/mypy --no-error-summary
+
+imports: $(VENV)/installed-test
+	@$(BIN)/python tools/check_imports.py
+
+format: $(VENV)/installed-test
+	@$(BIN)/ruff check --quiet --fix . ; $(BIN)/ruff format --quiet .
+
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit("medusa needs Python 3.11 or newer: make PYTHON=python3.12 ..." if sys.version_info < (3, 11) else 0)'
+	@$(PYTHON) -m venv $(VENV) || { echo "python3 -m venv failed: on Debian, apt install python3-venv" >&2; rm -rf $(VENV); exit 1; }
+
+$(VENV)/installed: pyproject.toml constraints.txt | $(VENV)/bin/python
+	@echo "installing medusa and the CPU build of torch into $(VENV) (a few minutes, once)" >&2
+	@$(PIP) --editable .
+	@touch $@
+
+$(VENV)/installed-test: $(VENV)/installed
+	@echo "installing what the tests need" >&2
+	@$(PIP) --editable '.[test]'
+	@touch $@
+
+clean:
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist
