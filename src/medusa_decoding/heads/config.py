@@ -1,0 +1,84 @@
+"""What a set of heads is: the content of `medusa_config.json`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from medusa_decoding.errors import UserError
+
+CONFIG_FILE = "medusa_config.json"
+
+Positive = Annotated[int, Field(ge=1)]
+Temperature = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+
+class HeadsConfig(BaseModel):
+    """Shape and origin of K Medusa heads (Cai et al., section 2.1.1).
+
+    `num_layers`: residual blocks per head. `vocabulary_size`: rows of the base model's lm_head; None when a
+    checkpoint with a shared projection does not tell, until the heads are bound to a base model.
+    `projection`: "shared" is the base model's lm_head, "own" one projection per head.
+    `condition`: "root" lets the first block of each head see the root token's input embedding.
+    `draft_vocabulary_size`: number of tokens the heads can propose (None: all).
+    `calibration`: one temperature per head that divides its logits (None: 1.0 for all).
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    num_heads: Positive
+    num_layers: Annotated[int, Field(ge=0)]
+    hidden_size: Positive
+    vocabulary_size: Positive | None
+    projection: Literal["shared", "own"] = "shared"
+    condition: Literal["none", "root"] = "none"
+    draft_vocabulary_size: Positive | None = None
+    base_model: str | None = None
+    base_fingerprint: str | None = None
+    calibration: list[Temperature] | None = None
+    format_version: Literal[1] = 1
+
+    @model_validator(mode="after")
+    def _check_agreement(self) -> Self:
+        if self.condition == "root" and self.num_layers == 0:
+            raise ValueError('condition "root" needs num_layers of at least 1')
+        if self.calibration is not None and len(self.calibration) != self.num_heads:
+            raise ValueError(f"calibration has {len(self.calibration)} values for {self.num_heads} heads")
+        if self.vocabulary_size is None:
+            if self.projection == "own" or self.draft_vocabulary_size is not None:
+                raise ValueError("vocabulary_size is needed for own projections and for a draft vocabulary")
+        elif (self.draft_vocabulary_size or 0) > self.vocabulary_size:
+            raise ValueError("draft_vocabulary_size is larger than vocabulary_size")
+        return self
+
+    @property
+    def projection_rows(self) -> int | None:
+        """Rows of a projection: the draft vocabulary's size T, or the base model's V; None if unknown."""
+        return self.draft_vocabulary_size or self.vocabulary_size
+
+
+def read_config(path: Path) -> HeadsConfig:
+    """Read `medusa_config.json`; raises UserError naming the file and the first key that is wrong."""
+    try:
+        return HeadsConfig.model_validate(json.loads(path.read_text(encoding="utf-8")))
+    except OSError as error:
+        raise UserError(f"Cannot read {path}: {error.strerror}. Check the folder of the heads.") from error
+    except ValidationError as error:
+        raise UserError(f"{path}: {_first_fault(error)}") from error
+    except ValueError as error:
+        raise UserError(f"{path} is not valid JSON ({error}): fetch or save the heads again.") from error
+
+
+def _first_fault(error: ValidationError) -> str:
+    fault = error.errors()[0]
+    key = ".".join(str(part) for part in fault["loc"])
+    if fault["type"] == "extra_forbidden":
+        return f"unknown key '{key}': remove it, or upgrade medusa-decoding if a newer version wrote it."
+    if fault["type"] == "missing":
+        return f"the key '{key}' is missing: add it, or save the heads again."
+    if key == "format_version":
+        return f"format_version {fault['input']} is not known: upgrade medusa-decoding."
+    return f"{fault['msg']}{f' (key {key!r})' if key else ''}: mend it, or save the heads again."

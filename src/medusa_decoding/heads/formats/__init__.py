@@ -1,0 +1,49 @@
+"""Checkpoint layouts of Medusa heads, one module each."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import Protocol
+
+import torch
+
+from medusa_decoding.errors import UserError
+from medusa_decoding.heads.config import HeadsConfig
+from medusa_decoding.heads.formats import native
+from medusa_decoding.heads.module import MedusaHeads
+from medusa_decoding.heads.state import StateDict
+
+
+class Format(Protocol):
+    """What each module of this package offers."""
+
+    @property
+    def FILES(self) -> tuple[str, ...]:
+        """Names of the files that the layout may consist of."""
+
+    def matches(self, folder: Path) -> bool:
+        """Whether the folder holds heads in this layout."""
+
+    def load(self, folder: Path) -> tuple[HeadsConfig, StateDict]:
+        """Return config and tensors under the names of `heads.state`; raises UserError."""
+
+    def save(self, heads: MedusaHeads, folder: Path, *, dtype: torch.dtype | None = None) -> None:
+        """Write the heads as `dtype`; raises UserError if the layout cannot hold them."""
+
+
+FORMATS: Mapping[str, Format] = MappingProxyType({"native": native})
+
+
+def detect(folder: Path) -> str:
+    """Return the name of the layout that the folder holds; raises UserError naming the files looked for."""
+    for name, layout in FORMATS.items():
+        if layout.matches(folder):
+            return name
+    raise UserError(f"No Medusa heads in {folder}: looked for {files_looked_for()}.")
+
+
+def files_looked_for() -> str:
+    """Return one phrase that names each layout's files."""
+    return "; ".join(f"{' + '.join(layout.FILES)} ({name})" for name, layout in FORMATS.items())

@@ -1,0 +1,83 @@
+"""Save heads, and find them again in a folder or on the Hugging Face Hub."""
+
+from __future__ import annotations
+
+import re
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+
+from medusa_decoding.errors import UserError
+from medusa_decoding.files import atomic_write
+from medusa_decoding.heads.config import HeadsConfig
+from medusa_decoding.heads.formats import FORMATS, detect, files_looked_for, native
+from medusa_decoding.heads.module import MedusaHeads
+from medusa_decoding.heads.state import build_heads
+
+DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32}
+
+
+def save_pretrained(
+    heads: MedusaHeads,
+    folder: str | Path,
+    *,
+    dtype: str = "float16",
+    extra_files: Mapping[str, str] | None = None,
+) -> None:
+    """Write the heads in this project's layout, and each of `extra_files` (name → text).
+
+    `dtype`: "float16", "bfloat16" or "float32". Raises UserError for another one, or for
+    values it cannot hold.
+    """
+    if dtype not in DTYPES:
+        raise UserError(f"Unknown dtype '{dtype}' for heads: use one of {', '.join(DTYPES)}.")
+    native.save(heads, Path(folder), dtype=DTYPES[dtype])
+    for name, text in (extra_files or {}).items():
+        with atomic_write(Path(folder) / name) as temporary:
+            temporary.write_text(text, encoding="utf-8")
+
+
+def from_pretrained(
+    location: str | Path, *, device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32
+) -> MedusaHeads:
+    """Load heads in any known layout from a folder or, if there is no such folder, from a Hub id.
+
+    The heads still have to be bound to their base model. Raises UserError when nothing is found, when a
+    file is damaged, or when config and weights disagree.
+    """
+    folder = Path(location)
+    if not folder.is_dir():
+        folder = _download(str(location))
+    config, state = FORMATS[detect(folder)].load(folder)
+    return build_heads(config, state, folder).to(device, dtype)
+
+
+def check_fingerprint(config: HeadsConfig, fingerprint: str | None) -> None:
+    """Warn in one line when the heads were trained on a base model with another fingerprint."""
+    if config.base_fingerprint and fingerprint and config.base_fingerprint != fingerprint:
+        warnings.warn(
+            "The heads were trained on other weights than this base model's"
+            f" ({config.base_model or config.base_fingerprint}): the text stays exact, but fewer of"
+            " their guesses may be accepted.",
+            stacklevel=2,
+        )
+
+
+def _download(location: str) -> Path:
+    if not re.fullmatch(r"[\w.-]+/[\w.-]+", location) or location.startswith("."):
+        raise UserError(
+            f"No Medusa heads at '{location}': give a folder or a Hub id with {files_looked_for()}."
+        )
+    from huggingface_hub import snapshot_download
+
+    patterns = sorted({name for layout in FORMATS.values() for name in layout.FILES})
+    try:
+        return Path(snapshot_download(location, allow_patterns=patterns))
+    except Exception as error:
+        # The Hub client raises its own, the network library's and the system's errors alike.
+        raise UserError(
+            f"No folder '{location}', and the Hub does not give heads of that name"
+            f" ({type(error).__name__}): check the name and the network."
+        ) from error
