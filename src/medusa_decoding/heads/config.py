@@ -63,13 +63,20 @@ class HeadsConfig(BaseModel):
 def read_config(path: Path) -> HeadsConfig:
     """Read `medusa_config.json`; raises UserError naming the file and the first key that is wrong."""
     try:
-        return HeadsConfig.model_validate(json.loads(path.read_text(encoding="utf-8")))
+        fields = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise UserError(f"Cannot read {path}: {error.strerror}. Check the folder of the heads.") from error
-    except ValidationError as error:
-        raise UserError(f"{path}: {_first_fault(error)}") from error
     except ValueError as error:
         raise UserError(f"{path} is not valid JSON ({error}): fetch or save the heads again.") from error
+    return make_config(fields, path)
+
+
+def make_config(fields: object, source: object) -> HeadsConfig:
+    """Check `fields`, a dict; raises UserError naming `source` and the first key that is wrong."""
+    try:
+        return HeadsConfig.model_validate(fields)
+    except ValidationError as error:
+        raise UserError(f"{source}: {_first_fault(error)}") from error
 
 
 def _first_fault(error: ValidationError) -> str:

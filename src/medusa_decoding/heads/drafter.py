@@ -46,7 +46,9 @@ class MedusaDrafter:
     def _scores(self, contexts: Sequence[Context]) -> Tensor:
         """(n, K, T) float32 logits at each head's temperature."""
         heads = self.heads
-        hidden = torch.stack([context.hidden for context in contexts]).to(heads.device, heads.dtype)
+        hidden = torch.stack([torch.as_tensor(context.hidden) for context in contexts]).to(
+            heads.device, heads.dtype
+        )
         roots = None
         if heads.config.condition == "root":
             roots = heads.embed(torch.tensor([context.root for context in contexts]))

@@ -12,11 +12,12 @@ import torch
 from medusa_decoding.errors import UserError
 from medusa_decoding.files import atomic_write
 from medusa_decoding.heads.config import HeadsConfig
-from medusa_decoding.heads.formats import FORMATS, detect, files_looked_for, native
+from medusa_decoding.heads.formats import FORMATS, detect, files_looked_for, native, vllm
 from medusa_decoding.heads.module import MedusaHeads
 from medusa_decoding.heads.state import build_heads
 
 DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32}
+SMALL_FILES = sorted({name for layout in FORMATS.values() for name in layout.FILES} - {vllm.WEIGHTS_FILE})
 
 
 def save_pretrained(
@@ -26,7 +27,7 @@ def save_pretrained(
     dtype: str = "float16",
     extra_files: Mapping[str, str] | None = None,
 ) -> None:
-    """Write the heads in this project's layout, and each of `extra_files` (name → text).
+    """Write the heads in this project's layout and each of `extra_files` (name → text).
 
     `dtype`: "float16", "bfloat16" or "float32". Raises UserError for another one, or for
     values it cannot hold.
@@ -72,9 +73,14 @@ def _download(location: str) -> Path:
         )
     from huggingface_hub import snapshot_download
 
-    patterns = sorted({name for layout in FORMATS.values() for name in layout.FILES})
     try:
-        return Path(snapshot_download(location, allow_patterns=patterns))
+        folder = Path(snapshot_download(location, allow_patterns=SMALL_FILES))
+        # A base model's id given by mistake has this file, too, and it weighs gigabytes.
+        if vllm.matches(folder):
+            folder = Path(snapshot_download(location, allow_patterns=[*SMALL_FILES, vllm.WEIGHTS_FILE]))
+        return folder
+    except UserError:
+        raise
     except Exception as error:
         # The Hub client raises its own, the network library's and the system's errors alike.
         raise UserError(

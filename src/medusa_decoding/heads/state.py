@@ -46,6 +46,12 @@ def check_state(config: HeadsConfig, state: StateDict, source: object) -> None:
                 f"{source}: the tensor '{name}' has shape {tuple(state[name].shape)} where {shape}"
                 " is expected; fetch or save the heads again."
             )
+        # A cast would hide both faults: a float map loses ids, and integers are no weights.
+        if state[name].is_floating_point() == (name == "token_map"):
+            raise UserError(
+                f"{source}: the tensor '{name}' is of type {state[name].dtype};"
+                " fetch or save the heads again."
+            )
     unexpected = sorted(set(state) - known)
     if unexpected:
         raise UserError(
@@ -66,7 +72,7 @@ def build_heads(config: HeadsConfig, state: StateDict, source: object = "The hea
 
 def state_of(heads: MedusaHeads, dtype: torch.dtype | None = None) -> StateDict:
     """Return CPU copies of the heads' tensors as `dtype` (None: as they are); the token map stays int64."""
-    state = {name: _converted(name, parameter, dtype) for name, parameter in _parameters_by_name(heads)}
+    state = {name: cpu_copy(name, parameter, dtype) for name, parameter in _parameters_by_name(heads)}
     if heads.token_map is not None:
         state["token_map"] = heads.token_map.detach().cpu().clone()
     return state
@@ -86,7 +92,8 @@ def _parameters_by_name(heads: MedusaHeads) -> Iterator[tuple[str, Tensor]]:
             yield f"{head}.{heads.config.num_layers}.weight", heads.projection[head]
 
 
-def _converted(name: str, tensor: Tensor, dtype: torch.dtype | None) -> Tensor:
+def cpu_copy(name: str, tensor: Tensor, dtype: torch.dtype | None) -> Tensor:
+    """Return a copy on its own memory, as `dtype` (None: as it is); raises UserError if that overflows."""
     # A clone of its own: safetensors refuses tensors that share memory, and the heads are slices of one.
     copy = tensor.detach().to("cpu", dtype, copy=True).contiguous()
     if not bool(copy.isfinite().all()):

@@ -11,7 +11,7 @@ import torch
 
 from medusa_decoding.errors import UserError
 from medusa_decoding.heads.config import HeadsConfig
-from medusa_decoding.heads.formats import native
+from medusa_decoding.heads.formats import native, v1, v2, vllm
 from medusa_decoding.heads.module import MedusaHeads
 from medusa_decoding.heads.state import StateDict
 
@@ -30,10 +30,14 @@ class Format(Protocol):
         """Return config and tensors under the names of `heads.state`; raises UserError."""
 
     def save(self, heads: MedusaHeads, folder: Path, *, dtype: torch.dtype | None = None) -> None:
-        """Write the heads as `dtype`; raises UserError if the layout cannot hold them."""
+        """Write the heads as `dtype` (None: as they are); raises UserError if the layout cannot hold them.
+
+        Only the native layout has a place for the calibration and the base model's fingerprint; the others
+        leave them out, as their engines use neither.
+        """
 
 
-FORMATS: Mapping[str, Format] = MappingProxyType({"native": native})
+FORMATS: Mapping[str, Format] = MappingProxyType({"native": native, "v1": v1, "v2": v2, "vllm": vllm})
 
 
 def detect(folder: Path) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,8 @@ def write_json(path: Path, content: JsonObject) -> None:
 
 def read_safetensors(path: Path) -> StateDict:
     """Return all tensors of a safetensors file; raises UserError if it is damaged."""
+    if not path.is_file():
+        raise UserError(f"{path} is missing: fetch or save the heads again.")
     try:
         return dict(load_file(path))
     except (SafetensorError, OSError, ValueError, KeyError) as error:
@@ -77,6 +80,12 @@ def read_pickled_tensors(path: Path) -> StateDict:
     ):
         raise UserError(f"{path} holds more than named tensors: ask for the heads as .safetensors.")
     return content
+
+
+def count_of(state: StateDict, pattern: str) -> int:
+    """Return one more than the highest number that `pattern`'s group finds in the names; 0 for none."""
+    found = (re.fullmatch(pattern, name) for name in state)
+    return 1 + max((int(match[1]) for match in found if match), default=-1)
 
 
 def _damaged(path: Path, error: Exception) -> UserError:

@@ -1,0 +1,47 @@
+"""What the layouts of other engines cannot hold, and what they need from the base model."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from medusa_decoding.errors import UserError
+from medusa_decoding.heads.config import HeadsConfig
+from medusa_decoding.heads.module import MedusaHeads
+from medusa_decoding.heads.state import cpu_copy
+
+
+def refuse_root_condition(config: HeadsConfig, layout: str) -> None:
+    """Raise UserError for heads that see the root's embedding: no other engine has such heads."""
+    if config.condition == "root":
+        raise UserError(
+            f"Heads that see the root token cannot be saved as {layout}, which knows only heads on the hidden"
+            " state: save them in the native layout, or train heads without that condition."
+        )
+
+
+def refuse_draft_vocabulary(config: HeadsConfig, layout: str) -> None:
+    """Raise UserError for heads that propose only a part of the vocabulary."""
+    if config.draft_vocabulary_size is not None:
+        raise UserError(
+            f"Heads with a draft vocabulary cannot be saved as {layout}, whose projections cover all tokens:"
+            " save them in the native or the vllm layout."
+        )
+
+
+def bound_projection(heads: MedusaHeads, dtype: torch.dtype | None, layout: str) -> Tensor:
+    """Return a CPU copy of the base model's rows (T, D) that the heads share.
+
+    Raises UserError when the heads are not bound, or the base model's lm_head has a bias: no layout has one.
+    """
+    if heads.lm_head is None:
+        raise UserError(
+            f"To save heads that share the base model's lm_head as {layout}, its weights are written out:"
+            " bind the heads to their base model first."
+        )
+    if heads.lm_head_bias is not None and bool(heads.lm_head_bias.any()):
+        raise UserError(
+            f"The base model's lm_head has a bias, for which {layout} has no place:"
+            " save the heads in the native layout."
+        )
+    return cpu_copy("lm_head", heads.lm_head, dtype)
