@@ -1,1 +1,1 @@
-
+"""Measure Medusa against autoregressive decoding on a suite of prompts."""
