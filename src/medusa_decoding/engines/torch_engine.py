@@ -127,6 +127,7 @@ class TorchEngine:
             return TorchVerified(logits[0], hidden[0], place)
         return TorchVerified(torch.cat(logits), torch.cat(hidden), place)
 
+    @torch.inference_mode()
     def commit(self, accepted: IntArray) -> None:
         """Keep the accepted rows of the last pass, each sequence's next to its committed tokens."""
         assert self._pass is not None
