@@ -1,0 +1,154 @@
+"""Prompts files: JSON Lines, ShareGPT, plain text; all become conversations."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from medusa_decoding.distill.answers import read_records
+from medusa_decoding.errors import UserError
+
+Message = dict[str, Any]
+Key = int | str
+
+# ShareGPT's speakers, in the words of chat templates.
+_ROLES = {
+    "human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant", "chatgpt": "assistant",
+    "bing": "assistant", "bard": "assistant", "model": "assistant", "system": "system",
+}  # fmt: skip
+_FORMS = "'prompt', 'messages', 'turns' or 'conversations'"
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """What the base model is asked next: a conversation that ends with the user's message.
+
+    key: the record's own `id` (or `question_id`), else its number, from 1; `key/2` for a second turn.
+    messages: what was said so far. later: the user's further messages, asked after each answer.
+    """
+
+    key: Key
+    messages: list[Message]
+    later: list[str] = field(default_factory=list)
+    turn: int = 1
+
+    @property
+    def text(self) -> str | None:
+        """The message, where there is only one."""
+        return str(self.messages[0]["content"]) if len(self.messages) == 1 else None
+
+    @property
+    def name(self) -> Key:
+        """The id of the answer to this turn."""
+        return self.key if self.turn == 1 else f"{self.key}/{self.turn}"
+
+    def after(self, answer: str) -> Prompt | None:
+        """The next turn, once this one is answered; None after the last."""
+        if not self.later:
+            return None
+        said = [{"role": "assistant", "content": answer}, {"role": "user", "content": self.later[0]}]
+        return replace(self, messages=[*self.messages, *said], later=self.later[1:], turn=self.turn + 1)
+
+
+def read_prompts(path: Path) -> list[Prompt]:
+    """All prompts of a file.
+
+    `.jsonl` holds an object a line, `.json` a list of objects, with `prompt`, `messages`, `turns` (the
+    user's) or ShareGPT's `conversations`; any other file holds one prompt a line. Answers in the file are not
+    read. Raises UserError naming the line (or record) that is broken, of no known form, or has an id a second
+    time, and when there are none.
+    """
+    found: dict[str, int] = {}
+    prompts = []
+    for number, key, messages in _conversations(path):
+        prompt = _first_turn(path, number, key, messages)
+        if (earlier := found.setdefault(str(key), number)) != number:
+            raise UserError(
+                f"{path}: records {earlier} and {number} have the same id '{key}'; give each its own"
+            )
+        prompts.append(prompt)
+    if not prompts:
+        raise UserError(f"{path} holds no prompts; give a file with at least one")
+    return prompts
+
+
+def read_conversations(path: Path) -> Iterator[tuple[Key, list[Message]]]:
+    """(id, messages) of each conversation of a file, the assistant's messages included."""
+    for _, key, messages in _conversations(path):
+        yield key, messages
+
+
+def _conversations(path: Path) -> Iterator[tuple[int, Key, list[Message]]]:
+    """(line or record number, id, messages) of each record."""
+    for number, record in _records(path):
+        key = record.get("id", record.get("question_id", number))
+        if not isinstance(key, int | str):
+            raise UserError(f"{path}, record {number}: the id must be a text or a number")
+        yield number, key, _messages(path, number, record)
+
+
+def _records(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    if path.suffix.lower() == ".jsonl":
+        yield from read_records(path)
+    elif path.suffix.lower() == ".json":
+        yield from enumerate(_json_list(path), 1)
+    else:
+        for number, line in enumerate(_read_text(path).splitlines(), 1):
+            if line.strip():
+                yield number, {"prompt": line.strip()}
+
+
+def _json_list(path: Path) -> list[dict[str, Any]]:
+    text = _read_text(path)
+    try:
+        content = json.loads(text) if text.strip() else []
+    except ValueError as error:
+        raise UserError(
+            f"{path} is not valid JSON ({error}); name it .jsonl if it has a record a line"
+        ) from None
+    if not isinstance(content, list) or not all(isinstance(record, dict) for record in content):
+        raise UserError(f"{path} must hold a list of objects with {_FORMS}")
+    return content
+
+
+def _read_text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}; check the path") from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is not UTF-8 text; convert it first") from error
+
+
+def _messages(path: Path, number: int, record: dict[str, Any]) -> list[Message]:
+    if isinstance(text := record.get("prompt"), str) and text.strip():
+        return [{"role": "user", "content": text}]
+    if isinstance(turns := record.get("turns"), list) and turns and all(isinstance(t, str) for t in turns):
+        return [{"role": "user", "content": turn} for turn in turns]
+    said = record.get("messages", record.get("conversations"))
+    if isinstance(said, list) and said and all(isinstance(one, dict) for one in said):
+        return [_message(path, number, one) for one in said]
+    raise UserError(f"{path}, record {number} is of no known form: it needs {_FORMS}, not empty")
+
+
+def _message(path: Path, number: int, said: dict[str, Any]) -> Message:
+    speaker, content = said.get("role", said.get("from")), said.get("content", said.get("value"))
+    role = _ROLES.get(speaker) if isinstance(speaker, str) else None
+    if role is None or not isinstance(content, str):
+        raise UserError(
+            f"{path}, record {number}: a message needs a known role (user, assistant, system) and a text,"
+            f" not {speaker!r} and {type(content).__name__}"
+        )
+    return {"role": role, "content": content}
+
+
+def _first_turn(path: Path, number: int, key: Key, messages: list[Message]) -> Prompt:
+    """The system's message and the user's first; the others come after the model's own answers."""
+    system = [message for message in messages if message["role"] == "system"][:1]
+    asked = [message["content"] for message in messages if message["role"] == "user"]
+    if not asked:
+        raise UserError(f"{path}, record {number}: the conversation has no message of the user")
+    return Prompt(key, [*system, {"role": "user", "content": asked[0]}], asked[1:])

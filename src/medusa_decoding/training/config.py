@@ -1,0 +1,91 @@
+"""The recipe of a training run: one model of settings, whether they come from a file, flags or Python."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from medusa_decoding.distill.config import validated
+from medusa_decoding.errors import UserError
+
+
+class TrainingConfig(BaseModel):
+    """How heads are trained while the base model stays as it is (Medusa-1, section 2.2.1 of the paper).
+
+    model: the base model, as for `load`. data: answers of `distill`, or conversations with assistant turns.
+    out: the folder of the heads. num_heads, num_layers, projection, condition: see `HeadsConfig`.
+    draft_vocabulary: keep the T most frequent tokens of the answers (None: all of the base model's).
+    epochs: times that every position is seen. batch_tokens: positions per optimiser step.
+    warmup: the share of all steps in which the learning rate rises; it then falls along a cosine to 0.
+    loss_decay: λ, head k's loss weighs λᵏ. validation_fraction: the share of texts kept for evaluation.
+    hidden_cache: the folder of hidden states ("auto": `hidden` beside `data`).
+    checkpoint_seconds: the most that a killed run loses. device, dtype: of the base model; heads are trained
+    in float32.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+
+    model: str
+    data: Path
+    out: Path
+    num_heads: int = Field(4, ge=1)
+    num_layers: int = Field(1, ge=0)
+    projection: Literal["shared", "own"] = "shared"
+    condition: Literal["root", "none"] = "root"
+    draft_vocabulary: int | None = Field(None, ge=1)
+    epochs: int = Field(4, ge=1)
+    batch_tokens: int = Field(2048, ge=1)
+    learning_rate: float = Field(1e-3, gt=0)
+    warmup: float = Field(0.05, ge=0, le=1)
+    weight_decay: float = Field(0.0, ge=0)
+    loss_decay: float = Field(0.8, gt=0, le=1)
+    validation_fraction: float = Field(0.05, ge=0, lt=1)
+    seed: int = Field(0, ge=0)
+    hidden_cache: Path | Literal["auto"] = "auto"
+    checkpoint_seconds: float = Field(60.0, gt=0)
+    device: str = "auto"
+    dtype: str = "auto"
+
+    @model_validator(mode="after")
+    def _check_agreement(self) -> Self:
+        if self.num_layers == 0 and (self.condition == "root" or self.projection == "shared"):
+            raise ValueError(
+                "num_layers 0 needs projection 'own' and condition 'none', or nothing is trained"
+            )
+        return self
+
+    @property
+    def cache_folder(self) -> Path:
+        """The folder of hidden states."""
+        return self.data.parent / "hidden" if self.hidden_cache == "auto" else Path(self.hidden_cache)
+
+    @classmethod
+    def of(cls, **fields: Any) -> TrainingConfig:
+        """The config of these fields; raises UserError naming the first that is unknown, missing or wrong."""
+        return validated(cls, fields, "the training configuration")
+
+    def recipe(self) -> dict[str, Any]:
+        """The settings that change the heads: a run may only be resumed with the same ones."""
+        return self.model_dump(
+            mode="json", exclude={"data", "out", "hidden_cache", "checkpoint_seconds", "device"}
+        )
+
+
+def load_config(path: Path | str, **overrides: Any) -> TrainingConfig:
+    """Read a YAML file of settings; `overrides` (flags, say) win over the file.
+
+    Raises UserError when the file cannot be read, or naming the first key that is unknown, missing or wrong.
+    """
+    try:
+        content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}; check the path") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        reason = " ".join(str(error).split())
+        raise UserError(f"{path} is not valid YAML ({reason}); mend it") from error
+    if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
+        raise UserError(f"{path} must hold settings as 'key: value' lines")
+    return validated(TrainingConfig, {**content, **overrides}, str(path))

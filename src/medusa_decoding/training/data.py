@@ -1,0 +1,201 @@
+"""From answers to training positions: which hidden state should guess which tokens."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from medusa_decoding.distill.answers import Answer, read_answers, read_records
+from medusa_decoding.distill.hidden_cache import HiddenCache
+from medusa_decoding.distill.prompts import read_conversations
+from medusa_decoding.errors import UserError
+from medusa_decoding.models import Tokenizer
+from medusa_decoding.training.loss import IGNORED, OUTSIDE
+
+# Answers read from the cache at a time: bounds the memory held besides the positions themselves.
+_READ_ANSWERS = 512
+
+
+@dataclass(frozen=True)
+class Positions:
+    """N places in answers at which heads guess.
+
+    hidden: (N, D) hidden states that decided the roots. roots: (N,) target ids of the answers' tokens there.
+    labels: (N, K) what head k should guess, k tokens after the root: draft ids, IGNORED after the answer's
+    end, OUTSIDE for tokens that are not in the draft vocabulary. The prompt's tokens are neither.
+    """
+
+    hidden: Tensor
+    roots: Tensor
+    labels: Tensor
+
+    def __len__(self) -> int:
+        return len(self.roots)
+
+
+def read_training_answers(path: Path, tokenizer: Tokenizer, context_length: int) -> list[Answer]:
+    """The answers in a file of `distill`, or the assistant's turns of conversations (ShareGPT, messages).
+
+    Texts longer than the context are left out. Raises UserError when nothing is left or the file is of
+    neither kind.
+    """
+    if not path.is_file():
+        raise UserError(f"there is no file {path}; make it with `medusa distill`, or check the path")
+    answers = read_answers(path) if _is_distilled(path) else _assistant_turns(path, tokenizer)
+    fitting = [
+        answer for answer in answers if len(answer.prompt_ids) + len(answer.answer_ids) <= context_length
+    ]
+    if not fitting:
+        raise UserError(f"{path} holds no answers to train on; make some with `medusa distill`")
+    return fitting
+
+
+def split(answers: Sequence[Answer], fraction: float) -> tuple[list[Answer], list[Answer]]:
+    """(training, validation) by a hash of the id, so that a text never changes sides as the file grows.
+
+    With `fraction` > 0 and several answers, each side has one at least.
+    """
+    ranked = sorted(answers, key=_place)
+    count = sum(_place(answer) < fraction for answer in ranked)
+    if fraction > 0 and len(ranked) > 1:
+        count = min(max(count, 1), len(ranked) - 1)
+    return ranked[count:], ranked[:count]
+
+
+def draft_vocabulary(
+    answers: Sequence[Answer], size: int, always: Iterable[int], vocabulary_size: int
+) -> Tensor:
+    """(T,) the `size` most frequent tokens of the answers as rising ids, those of `always` among them.
+
+    Ties, and places that no token of the answers takes, go to the lowest id. Raises UserError when there
+    are fewer tokens than that.
+    """
+    if size > vocabulary_size:
+        raise UserError(
+            f"a draft vocabulary of {size} is larger than the model's ({vocabulary_size}); give a smaller one"
+        )
+    counts = torch.bincount(_tokens(answers), minlength=vocabulary_size)
+    ends = torch.tensor([token for token in always if token < vocabulary_size], dtype=torch.int64)
+    counts[ends] = counts.max() + 1
+    return counts.argsort(descending=True, stable=True)[:size].sort().values
+
+
+def coverage(answers: Sequence[Answer], token_map: Tensor | None) -> float:
+    """The share of the answers' tokens that are in the draft vocabulary."""
+    if token_map is None:
+        return 1.0
+    return float(torch.isin(_tokens(answers), token_map).double().mean()) if answers else 1.0
+
+
+def check_ids(answers: Sequence[Answer], vocabulary_size: int) -> None:
+    """Raises UserError when an answer holds a token that the base model does not have."""
+    largest = int(_tokens(answers).max())
+    if largest >= vocabulary_size:
+        raise UserError(
+            f"the answers hold token {largest}, but the model's ids end at {vocabulary_size - 1};"
+            " give the model that wrote them"
+        )
+
+
+def build_positions(
+    answers: Sequence[Answer],
+    cache: HiddenCache,
+    num_heads: int,
+    hidden_size: int,
+    token_map: Tensor | None,
+    vocabulary_size: int,
+) -> Positions:
+    """All positions of the answers that have a token to guess.
+
+    Raises UserError where a cached hidden state does not fit its answer.
+    """
+    # An answer's last token is nobody's root: nothing follows it.
+    total = sum(len(answer.answer_ids) - 1 for answer in answers)
+    hidden = torch.empty(total, hidden_size, dtype=torch.float16)
+    start = 0
+    for first in range(0, len(answers), _READ_ANSWERS):
+        part = answers[first : first + _READ_ANSWERS]
+        states = cache.read(answer.key for answer in part)
+        for answer in part:
+            own = _checked(states[answer.key], answer, hidden_size, cache)[:-1]
+            if own.dtype != hidden.dtype and hidden.dtype == torch.float16:
+                hidden = hidden.float()
+            hidden[start : start + len(own)] = own
+            start += len(own)
+    roots = torch.tensor([token for answer in answers for token in answer.answer_ids[:-1]], dtype=torch.int64)
+    labels = torch.cat([following_tokens(answer.answer_ids, num_heads)[:-1] for answer in answers])
+    return Positions(hidden, roots, as_draft_ids(labels, token_map, vocabulary_size))
+
+
+def following_tokens(answer_ids: Sequence[int], num_heads: int) -> Tensor:
+    """(n, K): entry (i, k - 1) is the token k places after token i, IGNORED where the answer has ended.
+
+    >>> following_tokens([7, 8, 9], 2).tolist()
+    [[8, 9], [9, -1], [-1, -1]]
+    """
+    padded = torch.tensor([*answer_ids, *[IGNORED] * num_heads])
+    return padded.unfold(0, num_heads, 1)[1:].clone()
+
+
+def as_draft_ids(tokens: Tensor, token_map: Tensor | None, vocabulary_size: int) -> Tensor:
+    """Target ids to draft ids; tokens without one become OUTSIDE, IGNORED stays."""
+    if token_map is None:
+        return tokens
+    draft_ids = torch.full((vocabulary_size,), OUTSIDE)
+    draft_ids[token_map] = torch.arange(len(token_map))
+    return torch.where(tokens == IGNORED, IGNORED, draft_ids[tokens.clamp_min(0)])
+
+
+def _is_distilled(path: Path) -> bool:
+    if path.suffix.lower() == ".json":
+        return False
+    _, first = next(read_records(path, skip_torn=True), (0, {"answer_ids": []}))
+    return "answer_ids" in first
+
+
+def _assistant_turns(path: Path, tokenizer: Tokenizer) -> list[Answer]:
+    """Each assistant's turn as an answer to the conversation before it."""
+    answers = []
+    for key, messages in read_conversations(path):
+        for place, message in enumerate(messages):
+            if message["role"] == "assistant" and place > 0:
+                prompt = tokenizer.chat(messages[:place])
+                ids = _turn_ids(tokenizer, messages[: place + 1], prompt)
+                answers.append(Answer(f"{key}/{place}", prompt, ids))
+    return [answer for answer in answers if answer.answer_ids]
+
+
+def _turn_ids(tokenizer: Tokenizer, messages: list[dict[str, Any]], prompt: list[int]) -> list[int]:
+    """The last message's tokens as the model would write them, its first end token included."""
+    whole = tokenizer.chat(messages, add_generation_prompt=False)
+    ids = whole[len(prompt) :]
+    if whole[: len(prompt)] != prompt:
+        # Some templates write finished turns otherwise than open ones (thoughts are left out, say).
+        ids = tokenizer.encode(str(messages[-1]["content"]), special=False)
+    ends = [place for place, token in enumerate(ids) if token in tokenizer.eos_ids]
+    return ids[: ends[0] + 1] if ends else ids
+
+
+def _checked(states: Tensor, answer: Answer, hidden_size: int, cache: HiddenCache) -> Tensor:
+    wanted = (len(answer.answer_ids), hidden_size)
+    if tuple(states.shape) != wanted:
+        raise UserError(
+            f"{cache.folder} holds hidden states of shape {tuple(states.shape)} for answer {answer.key},"
+            f" which needs {wanted}; give another hidden cache"
+        )
+    return states
+
+
+def _place(answer: Answer) -> float:
+    """A number in [0, 1) that depends on the id alone."""
+    return int.from_bytes(hashlib.sha256(answer.key.encode()).digest()[:8]) / 2**64
+
+
+def _tokens(answers: Sequence[Answer]) -> Tensor:
+    return torch.tensor([token for answer in answers for token in answer.answer_ids], dtype=torch.int64)

@@ -1,0 +1,99 @@
+"""The frozen base model, run once: hidden states of the answers' tokens, and what heads share with it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from medusa_decoding.distill.answers import Answer
+from medusa_decoding.distill.hidden_cache import HiddenCache
+from medusa_decoding.distill.progress import JobProgress
+from medusa_decoding.models import BaseModel
+
+# Tokens of one forward pass, padding included, and answers' tokens of one shard.
+BATCH_TOKENS = 4096
+SHARD_TOKENS = 50_000
+
+
+@dataclass(frozen=True)
+class SharedWeights:
+    """What heads take from the base model: lm_head (V, D), its bias (V,) or None, input embedding (V', D)."""
+
+    lm_head: Tensor
+    bias: Tensor | None
+    embedding: Tensor
+
+    @staticmethod
+    def of(model: Any) -> SharedWeights:
+        """The weights of a Hugging Face causal LM."""
+        head = model.get_output_embeddings()
+        return SharedWeights(head.weight, getattr(head, "bias", None), model.get_input_embeddings().weight)
+
+
+def fill_cache(base: BaseModel, answers: Sequence[Answer], cache: HiddenCache, *, progress: bool) -> None:
+    """Compute the hidden states of those answers that the cache lacks, and write them into it.
+
+    After a kill, the shards already written are used.
+    """
+    missing = sorted(
+        (answer for answer in answers if answer.key not in cache),
+        key=lambda answer: len(answer.prompt_ids) + len(answer.answer_ids),
+    )
+    if not missing:
+        return
+    with JobProgress("hidden states", len(missing), enabled=progress) as bar:
+        shard: dict[str, Tensor] = {}
+        for batch in _batches(missing):
+            shard.update(_hidden_states(base.model, batch))
+            bar.advance(len(batch), sum(len(answer.answer_ids) for answer in batch))
+            if sum(len(states) for states in shard.values()) >= SHARD_TOKENS:
+                cache.write(shard)
+                shard = {}
+        cache.write(shard)
+
+
+def _batches(answers: Sequence[Answer]) -> list[list[Answer]]:
+    """Answers by rising length, cut so that a padded batch holds at most BATCH_TOKENS, or one answer."""
+    batches: list[list[Answer]] = []
+    for answer in answers:
+        length = len(answer.prompt_ids) + len(answer.answer_ids)
+        if batches and (len(batches[-1]) + 1) * length <= BATCH_TOKENS:
+            batches[-1].append(answer)
+        else:
+            batches.append([answer])
+    return batches
+
+
+@torch.inference_mode()
+def _hidden_states(model: Any, answers: Sequence[Answer]) -> dict[str, Tensor]:
+    """Each answer's (n, D): the hidden states that decided its tokens, the prompt's last row first."""
+    texts = [answer.prompt_ids + answer.answer_ids for answer in answers]
+    width = max(map(len, texts))
+    tokens = torch.tensor([text + [0] * (width - len(text)) for text in texts], device=model.device)
+    lengths = torch.tensor([len(text) for text in texts], device=model.device)
+    # Padding stands on the right: a causal model's earlier rows never see it.
+    states = _input_of_lm_head(model, tokens, torch.arange(width, device=model.device) < lengths[:, None])
+    return {
+        answer.key: states[row, len(answer.prompt_ids) - 1 : len(text) - 1].clone()
+        for row, (answer, text) in enumerate(zip(answers, texts, strict=True))
+    }
+
+
+def _input_of_lm_head(model: Any, tokens: Tensor, mask: Tensor) -> Tensor:
+    """(batch, width, D); the lm_head itself runs on a single row, for its logits are not needed."""
+    seen: list[Tensor] = []
+
+    def look(_: Any, arguments: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        seen.append(arguments[0])
+        return (arguments[0][:1, :1], *arguments[1:])
+
+    hook = model.get_output_embeddings().register_forward_pre_hook(look)
+    try:
+        model(input_ids=tokens, attention_mask=mask.long(), use_cache=False)
+    finally:
+        hook.remove()
+    return seen[0]

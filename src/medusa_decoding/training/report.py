@@ -1,0 +1,180 @@
+"""The record of a training run, `training.json`, and the model card made from it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from medusa_decoding.errors import UserError
+from medusa_decoding.files import atomic_write
+
+RECORD_FILE = "training.json"
+CARD_FILE = "README.md"
+
+
+@dataclass
+class TrainingReport:
+    """What a run was and what came of it; the content of `training.json`.
+
+    recipe: the settings that decide the heads. data: path, checksum, numbers of texts and positions, coverage
+    of the draft vocabulary, and how often the base model itself agrees with the answers. history: loss and
+    held-out figures after each epoch. calibration: per head. finished: false while the run goes on.
+    """
+
+    recipe: dict[str, Any]
+    data: dict[str, Any]
+    base: dict[str, Any]
+    machine: dict[str, Any]
+    versions: dict[str, str]
+    history: list[dict[str, Any]] = field(default_factory=list)
+    calibration: list[dict[str, Any]] = field(default_factory=list)
+    steps: int = 0
+    seconds: float = 0.0
+    positions_per_second: float = 0.0
+    finished: bool = False
+
+    @property
+    def accuracies(self) -> dict[str, Any]:
+        """The held-out figures after the last epoch; empty without validation texts."""
+        return self.history[-1] if self.history else {}
+
+
+def save_report(folder: Path, report: TrainingReport) -> None:
+    """Write `training.json`."""
+    with atomic_write(folder / RECORD_FILE) as temporary:
+        temporary.write_text(as_json(report), encoding="utf-8")
+
+
+def as_json(report: TrainingReport) -> str:
+    """The report as indented JSON."""
+    return json.dumps(asdict(report), indent=2, ensure_ascii=False) + "\n"
+
+
+def load_report(folder: Path) -> TrainingReport | None:
+    """The folder's record, None if there is none; raises UserError if it cannot be read as one."""
+    path = folder / RECORD_FILE
+    if not path.is_file():
+        return None
+    try:
+        return TrainingReport(**json.loads(path.read_text(encoding="utf-8")))
+    except (ValueError, TypeError) as error:
+        raise UserError(f"{path} is no record of a training; give another out folder") from error
+
+
+def checksum(path: Path) -> str:
+    """SHA-256 of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def machine() -> dict[str, Any]:
+    """Where this runs."""
+    import torch
+
+    name = torch.cuda.get_device_name() if torch.cuda.is_available() else None
+    return {
+        "system": f"{platform.system()} {platform.machine()}",
+        "processor": _processor(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "gpu": name,
+    }
+
+
+def versions() -> dict[str, str]:
+    """Of what decides the numbers."""
+    import torch
+    import transformers
+
+    from medusa_decoding import __version__
+
+    return {
+        "medusa-decoding": __version__,
+        "python": platform.python_version(),
+        "torch": str(torch.__version__),
+        "transformers": transformers.__version__,
+    }
+
+
+def model_card(report: TrainingReport) -> str:
+    """The README.md of the heads: what they are, recipe, figures; every number is from the report."""
+    recipe, data, base = report.recipe, report.data, report.base
+    lines = [
+        "---",
+        "library_name: medusa-decoding",
+        "tags: [medusa, speculative-decoding]",
+        "---",
+        f"# Medusa heads for {base['model']}",
+        "",
+        f"{recipe['num_heads']} heads ({recipe['num_layers']} residual block(s) each, projection:"
+        f" {recipe['projection']}, condition: {recipe['condition']}) that guess the next tokens of"
+        f" {base['model']} (fingerprint `{base['fingerprint']}`). The base model checks every guess, so the"
+        " text is its own.",
+        "",
+        "## Use",
+        "```python",
+        "import medusa_decoding",
+        f'model = medusa_decoding.load("{base["model"]}", heads="FOLDER_OF_THIS_FILE")',
+        'print(model.generate("Why is the sky blue?").text)',
+        "```",
+        "",
+        "## Recipe",
+        *_table([[name, f"`{value}`"] for name, value in recipe.items()], ["setting", "value"]),
+        "",
+        "## Data",
+        f"{data['texts']} texts, {data['positions']} training positions; {data['validation_texts']} texts"
+        f" with {data['validation_positions']} positions held out. The base model's likeliest token is the"
+        f" answer's at {data['base_agreement']:.1%} of the positions looked at. The draft vocabulary holds"
+        f" {data['coverage']:.1%} of the training tokens and {data['validation_coverage']:.1%} of the"
+        f" held-out ones. SHA-256 of the answers: `{data['sha256']}`.",
+        "",
+        *_figures(report),
+        "## Run",
+        f"{report.steps} steps in {report.seconds / 60:.1f} minutes ({report.positions_per_second:.0f}"
+        f" positions a second) on {report.machine['gpu'] or report.machine['processor']},"
+        f" {report.machine['threads']} thread(s);"
+        f" {', '.join(f'{name} {version}' for name, version in report.versions.items())}.",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _figures(report: TrainingReport) -> list[str]:
+    figures = report.accuracies
+    if "top1" not in figures:
+        return []
+    rows = [
+        [str(head + 1), *(f"{figures[top][head]:.3f}" for top in ("top1", "top3", "top5")),
+         f"{fit['temperature']:.2f}", f"{fit['confidence'][0]:.3f} → {fit['confidence'][1]:.3f}",
+         f"{fit['accuracy']:.3f}"]
+        for head, fit in enumerate(report.calibration)
+    ]  # fmt: skip
+    header = ["head", "top-1", "top-3", "top-5", "temperature", "confidence", "right"]
+    return [
+        "## Held-out figures",
+        *_table(rows, header),
+        "",
+        "Top-k: how often the right token is among the head's k likeliest; a token outside the draft"
+        " vocabulary is a miss. The last three columns are of positions where all heads before guessed right:"
+        " mean probability of the likeliest token before → after dividing the logits by the temperature, and how"
+        " often it was right.",
+        "",
+        f"Greedy chain of all heads: {figures['tokens_per_step']:.2f} tokens per step.",
+        "",
+    ]
+
+
+def _table(rows: list[list[str]], header: list[str]) -> list[str]:
+    return [f"| {' | '.join(cells)} |" for cells in [header, ["---"] * len(header), *rows]]
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()

@@ -1,0 +1,202 @@
+"""Train heads on a frozen base model's answers (Medusa-1)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.nn import functional
+
+from medusa_decoding.distill.answers import Answer
+from medusa_decoding.distill.hidden_cache import HiddenCache
+from medusa_decoding.distill.progress import JobProgress
+from medusa_decoding.errors import UserError
+from medusa_decoding.heads import HeadsConfig, MedusaHeads, save_pretrained
+from medusa_decoding.models import BaseModel, load_base_model, resolve
+from medusa_decoding.training import data, report
+from medusa_decoding.training.checkpoint import CHECKPOINT_FILE
+from medusa_decoding.training.config import TrainingConfig
+from medusa_decoding.training.data import Positions
+from medusa_decoding.training.evaluation import calibrate
+from medusa_decoding.training.hidden import SharedWeights, fill_cache
+from medusa_decoding.training.report import TrainingReport
+from medusa_decoding.training.trainer import Trainer
+
+OnStep = Callable[[int, float], None]
+
+# Positions on which the base model's agreement with the answers is counted.
+_AGREEMENT_POSITIONS = 2048
+_LEAST_AGREEMENT = 0.1
+
+
+def train(config: TrainingConfig, *, progress: bool = True, on_step: OnStep | None = None) -> TrainingReport:
+    """Train heads and write them, with their record and model card, into `config.out`.
+
+    A run that was killed goes on from its last checkpoint, and ends with the same heads as an uninterrupted
+    one. on_step: called after each optimiser step with its number and loss. Raises UserError when data, model
+    and settings do not fit each other, or `config.out` holds another training.
+    """
+    before = _earlier_run(config)
+    if before is not None and before.finished:
+        return before
+    source = resolve(config.model, progress=progress)
+    base = load_base_model(source, device=config.device, dtype=config.dtype)
+    shared = SharedWeights.of(base.model)
+    training, validation = _answers(config, base, shared)
+    name = config.data.name if config.hidden_cache == "auto" else None
+    cache = HiddenCache(config.cache_folder, base.fingerprint, name)
+    fill_cache(base, [*training, *validation], cache, progress=progress)
+    heads = _new_heads(config, base, shared, training)
+    parts = [_positions(heads, part, cache) for part in (training, validation)]
+    record = before or _new_record(config, base, heads, (training, validation), (parts[0], parts[1]))
+    agreement = _agreement(shared, parts[0])
+    record.data["base_agreement"] = agreement
+    report.save_report(config.out, record)
+    del base, shared
+    trainer = Trainer(config, heads, parts[0], parts[1])
+    with JobProgress("training", trainer.steps, done=trainer.step, enabled=progress) as bar:
+        if agreement < _LEAST_AGREEMENT:
+            bar.say(f"warning: the base model agrees with {agreement:.0%} of the answers: are they its own?")
+        _run(trainer, bar, on_step)
+    return _finish(config, trainer, record)
+
+
+def _earlier_run(config: TrainingConfig) -> TrainingReport | None:
+    """The record of the run that `config.out` holds; raises UserError if it is not this one."""
+    if not config.data.is_file():
+        raise UserError(f"there is no file {config.data}; make it with `medusa distill`, or check the path")
+    earlier = report.load_report(config.out)
+    if earlier is None:
+        if (config.out / "medusa_config.json").exists() or (config.out / CHECKPOINT_FILE).exists():
+            raise UserError(f"{config.out} holds other heads; give another out folder")
+        return None
+    recipe = config.recipe()
+    changed = [name for name in recipe if earlier.recipe.get(name) != recipe[name]]
+    if changed:
+        was, now = earlier.recipe.get(changed[0]), recipe[changed[0]]
+        raise UserError(
+            f"{config.out} holds a training with {changed[0]} {was!r}, not {now!r};"
+            " give the same settings to resume it, or another out folder"
+        )
+    if earlier.data.get("sha256") != report.checksum(config.data):
+        raise UserError(
+            f"{config.data} is not what the training in {config.out} began with; give another out folder"
+        )
+    return earlier
+
+
+def _answers(
+    config: TrainingConfig, base: BaseModel, shared: SharedWeights
+) -> tuple[list[Answer], list[Answer]]:
+    answers = data.read_training_answers(config.data, base.tokenizer, base.context_length)
+    data.check_ids(answers, shared.lm_head.shape[0])
+    return data.split(answers, config.validation_fraction)
+
+
+def _new_heads(
+    config: TrainingConfig, base: BaseModel, shared: SharedWeights, training: list[Answer]
+) -> MedusaHeads:
+    """Float32 heads on the base model's device, bound to it; at first they guess as the base model does."""
+    vocabulary_size, hidden_size = shared.lm_head.shape
+    token_map = None
+    if config.draft_vocabulary is not None:
+        ends = base.tokenizer.eos_ids
+        token_map = data.draft_vocabulary(training, config.draft_vocabulary, ends, vocabulary_size)
+    heads = MedusaHeads(
+        HeadsConfig(
+            num_heads=config.num_heads,
+            num_layers=config.num_layers,
+            hidden_size=hidden_size,
+            vocabulary_size=vocabulary_size,
+            projection=config.projection,
+            condition=config.condition,
+            draft_vocabulary_size=config.draft_vocabulary,
+            base_model=base.name,
+            base_fingerprint=base.fingerprint,
+        ),
+        token_map,
+    ).to(shared.lm_head.device)
+    heads.bind(shared.lm_head, shared.embedding, shared.bias)
+    heads.initialise_projection(shared.lm_head)
+    return heads
+
+
+def _positions(heads: MedusaHeads, answers: list[Answer], cache: HiddenCache) -> Positions:
+    config = heads.config
+    assert config.vocabulary_size is not None
+    token_map = None if heads.token_map is None else heads.token_map.cpu()
+    return data.build_positions(
+        answers, cache, config.num_heads, config.hidden_size, token_map, config.vocabulary_size
+    )
+
+
+def _new_record(
+    config: TrainingConfig,
+    base: BaseModel,
+    heads: MedusaHeads,
+    answers: tuple[list[Answer], list[Answer]],
+    positions: tuple[Positions, Positions],
+) -> TrainingReport:
+    token_map = None if heads.token_map is None else heads.token_map.cpu()
+    facts: dict[str, Any] = {
+        "path": config.data.name,
+        "sha256": report.checksum(config.data),
+        "texts": len(answers[0]),
+        "positions": len(positions[0]),
+        "coverage": data.coverage(answers[0], token_map),
+        "validation_texts": len(answers[1]),
+        "validation_positions": len(positions[1]),
+        "validation_coverage": data.coverage(answers[1], token_map),
+    }
+    about = {"model": base.name, "fingerprint": base.fingerprint}
+    return TrainingReport(config.recipe(), facts, about, report.machine(), report.versions())
+
+
+@torch.inference_mode()
+def _agreement(shared: SharedWeights, positions: Positions) -> float:
+    """How often the likeliest token at a hidden state is the one that the answer has there."""
+    if not len(positions):
+        raise UserError("the answers are too short to train on: one with two tokens is needed at least")
+    stride = max(1, len(positions) // _AGREEMENT_POSITIONS)
+    hidden = positions.hidden[::stride].to(shared.lm_head.device, shared.lm_head.dtype)
+    best = [
+        functional.linear(part, shared.lm_head, shared.bias).argmax(-1).cpu() for part in hidden.split(256)
+    ]
+    return float((torch.cat(best) == positions.roots[::stride]).double().mean())
+
+
+def _run(trainer: Trainer, bar: JobProgress, on_step: OnStep | None) -> None:
+    try:
+        while trainer.step < trainer.steps:
+            loss = trainer.advance()
+            bar.advance(1, trainer.batch, f"loss {loss:.3f}")
+            if trainer.at_epoch_end:
+                bar.say(trainer.summary())
+            if on_step is not None:
+                on_step(trainer.step, loss)
+    except KeyboardInterrupt:
+        trainer.checkpoint()
+        bar.say(f"stopped after step {trainer.step} of {trainer.steps}; the same command goes on from there")
+        raise
+
+
+def _finish(config: TrainingConfig, trainer: Trainer, record: TrainingReport) -> TrainingReport:
+    """Calibrate; write heads, record and card. The checkpoint goes last, so that a kill only repeats this."""
+    heads = trainer.heads
+    if trainer.last_evaluation is None and len(trainer.validation):
+        trainer.evaluate()
+    if trainer.last_evaluation is not None:
+        fits = calibrate(heads, trainer.validation, trainer.last_evaluation.correct)
+        temperatures = [fit.temperature for fit in fits]
+        heads.config = heads.config.model_copy(update={"calibration": temperatures})
+        record.calibration = [asdict(fit) for fit in fits]
+    record.history, record.steps, record.seconds = trainer.history, trainer.step, round(trainer.seconds, 1)
+    record.positions_per_second = round(trainer.step * trainer.batch / max(trainer.seconds, 1e-9), 1)
+    record.finished = True
+    save_pretrained(heads, config.out, extra_files={report.CARD_FILE: report.model_card(record)})
+    report.save_report(config.out, record)
+    Path(config.out / CHECKPOINT_FILE).unlink(missing_ok=True)
+    return record
