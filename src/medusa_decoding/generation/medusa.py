@@ -197,7 +197,7 @@ class Medusa:
             if raw or not self.tokenizer.has_chat_template:
                 return self.tokenizer.encode(prompt)
             return self.tokenizer.chat([{"role": "user", "content": prompt}])
-        if all(isinstance(part, Mapping) for part in prompt):
+        if prompt and all(isinstance(part, Mapping) for part in prompt):
             return self.tokenizer.chat([dict(part) for part in prompt if isinstance(part, Mapping)])
         return [int(part) for part in prompt if not isinstance(part, Mapping)]
 

@@ -1,0 +1,221 @@
+from __future__ import annotations
+
+import json
+import warnings
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import medusa_decoding
+from medusa_decoding import UserError
+from medusa_decoding.decoding import BestFirstPlanner, StaticPlanner
+from medusa_decoding.generation import Medusa
+from medusa_decoding.generation.loading import planner_for
+from tests.tiny import tiny_heads, tiny_llama
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_llama(tmp_path_factory.mktemp("base"))
+
+
+@pytest.fixture(scope="module")
+def heads(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_heads(tmp_path_factory.mktemp("heads"), num_heads=3)
+
+
+@pytest.fixture(scope="module")
+def medusa(folder: Path, heads: Path) -> Medusa:
+    return load(folder, heads)
+
+
+def load(folder: Path, heads: Path | None, **options: object) -> Medusa:
+    return medusa_decoding.load(str(folder), heads=heads, dtype="float64", progress=False, **options)  # type: ignore[arg-type]
+
+
+SAMPLED = {"temperature": 0.9, "top_p": 0.95, "repetition_penalty": 1.2, "seed": 3}
+
+
+@settings(max_examples=8, deadline=None)
+@given(
+    prompt=st.text(min_size=1, max_size=8),
+    seed=st.integers(0, 2**32),
+    temperature=st.sampled_from([0.0, 0.7, 1.5]),
+    rows=st.integers(1, 12),
+)
+def test_heads_change_no_token(medusa: Medusa, prompt: str, seed: int, temperature: float, rows: int) -> None:
+    medusa.planner = BestFirstPlanner(rows)
+    asked = {
+        "max_tokens": 24,
+        "seed": seed,
+        "temperature": temperature,
+        "top_p": 0.9,
+        "presence_penalty": 0.1,
+    }
+    plain = medusa.generate(prompt, speculative=False, **asked)
+    fast = medusa.generate(prompt, **asked)
+    assert fast.tokens == plain.tokens
+    assert fast.text == plain.text
+    assert fast.finish_reason == plain.finish_reason
+
+
+def test_statistics_and_sources_count_emitted_tokens_only(medusa: Medusa) -> None:
+    medusa.planner = BestFirstPlanner(12)
+    for limit in range(1, 12):
+        result = medusa.generate("abc", max_tokens=limit, ignore_eos=True)
+        statistics = result.statistics
+        assert len(result.tokens) == len(result.sources) == limit
+        assert result.finish_reason == "length"
+        assert statistics.tokens == limit - 1
+        assert sum(statistics.accepted) == sum(source > 0 for source in result.sources)
+        for head, accepted in enumerate(statistics.accepted, 1):
+            assert accepted == result.sources.count(head)
+
+
+def test_prompts_may_be_text_messages_or_ids(medusa: Medusa) -> None:
+    as_text = medusa.encode("hello")
+    assert medusa.encode([{"role": "user", "content": "hello"}]) == as_text
+    assert medusa.encode(as_text) == as_text
+    assert medusa.encode("hello", raw=True) == medusa.tokenizer.encode("hello") != as_text
+
+
+def test_a_stop_string_inside_a_step_trims_text_tokens_and_statistics(medusa: Medusa) -> None:
+    whole = medusa.generate("x", max_tokens=40, **SAMPLED)
+    assert len(whole.text) > 12
+    stop = whole.text[5:7]
+    for speculative in (False, True):
+        cut = medusa.generate("x", max_tokens=40, stop=[stop], speculative=speculative, **SAMPLED)
+        assert cut.text == whole.text[: whole.text.index(stop)]
+        assert cut.finish_reason == "stop"
+        assert cut.tokens == whole.tokens[: len(cut.tokens)]
+        assert stop in medusa.tokenizer.decode(cut.tokens)
+        assert stop not in medusa.tokenizer.decode(cut.tokens[:-1])
+        assert cut.statistics.tokens == len(cut.tokens) - 1
+
+
+def test_a_stream_that_is_closed_early_frees_its_sequence(medusa: Medusa) -> None:
+    stream = medusa.stream("x", max_tokens=20)
+    next(stream)
+    stream.close()
+    assert stream.sequence.handle is None
+    assert list(stream) == []
+    assert len(stream.result.tokens) >= 1
+
+
+def test_a_conversation_equals_running_all_messages_afresh(medusa: Medusa) -> None:
+    conversation = medusa.conversation(system="be brief")
+    for turn, text in enumerate(["one", "two", "three"]):
+        stream = conversation.stream(text, max_tokens=7, **SAMPLED)
+        for _ in stream:
+            pass
+        afresh = medusa.generate(list(conversation.messages), max_tokens=7, **SAMPLED)
+        assert stream.result.tokens == afresh.tokens
+        assert (stream.result.statistics.cached_tokens > 0) == (turn > 0)
+    conversation.clear()
+    assert conversation.messages == [{"role": "system", "content": "be brief"}]
+    conversation.close()
+
+
+def test_an_interrupted_answer_joins_the_conversation_as_far_as_it_went(medusa: Medusa) -> None:
+    conversation = medusa.conversation()
+    first = conversation.stream("one", max_tokens=30, ignore_eos=True)
+    next(first)
+    second = conversation.stream("two", max_tokens=5)
+    for _ in second:
+        pass
+    assert [message["role"] for message in conversation.messages] == ["user", "assistant", "user"]
+    afresh = medusa.generate(list(conversation.messages), max_tokens=5)
+    assert second.result.tokens == afresh.tokens
+    conversation.close()
+
+
+def test_the_text_ends_where_the_context_does(medusa: Medusa) -> None:
+    prompt = [1] * (medusa.context_length - 3)
+    assert len(medusa.generate(prompt, max_tokens=50, ignore_eos=True).tokens) == 3
+
+
+@pytest.mark.parametrize(
+    ("prompt", "message"),
+    [([1] * 256, "256 tokens, the model's context is 256"), ([], "empty"), ([999], "999 is not a token id")],
+)
+def test_prompts_that_cannot_be_run_are_refused(medusa: Medusa, prompt: list[int], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        medusa.generate(prompt)
+
+
+def test_typical_acceptance_says_that_it_is_not_lossless(folder: Path, heads: Path) -> None:
+    typical = load(folder, heads, acceptance="typical")
+    assert typical.acceptance is not None
+    assert not typical.acceptance.lossless
+    assert len(typical.generate("x", max_tokens=9, temperature=1.0, ignore_eos=True).tokens) == 9
+
+
+def test_heads_that_do_not_fit_are_refused(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"\(258, 8\).*\(258, 16\)"):
+        load(folder, tiny_heads(tmp_path, hidden_size=8))
+
+
+def test_heads_of_another_base_only_warn(tmp_path: Path, heads: Path) -> None:
+    from medusa_decoding.heads import from_pretrained
+
+    marked = from_pretrained(heads)
+    marked.config = marked.config.model_copy(update={"base_fingerprint": "0" * 16, "base_model": "other"})
+    marked.save_pretrained(tmp_path / "marked", dtype="float32")
+    base = tiny_llama(tmp_path / "base")
+    with pytest.warns(UserWarning, match="other weights"):
+        load(base, tmp_path / "marked")
+
+
+def test_a_model_without_trees_decodes_plainly_and_refuses_heads(tmp_path: Path, heads: Path) -> None:
+    import torch
+    from transformers import MambaConfig, MambaForCausalLM
+
+    from tests.tiny import tiny_tokenizer
+
+    torch.manual_seed(0)
+    config = MambaConfig(vocab_size=258, hidden_size=16, num_hidden_layers=2, state_size=4, eos_token_id=256)
+    MambaForCausalLM(config).save_pretrained(tmp_path)
+    tiny_tokenizer().save_pretrained(tmp_path)
+    with pytest.warns(UserWarning, match="decoding plainly"):
+        plain = medusa_decoding.load(str(tmp_path), progress=False)
+    assert len(plain.generate("x", max_tokens=5, ignore_eos=True).tokens) == 5
+    conversation = plain.conversation()
+    for text in ("a", "b"):
+        stream = conversation.stream(text, max_tokens=4)
+        for _ in stream:
+            pass
+        assert stream.result.tokens == plain.generate(list(conversation.messages), max_tokens=4).tokens
+    with pytest.raises(UserError, match="--no-heads"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        medusa_decoding.load(str(tmp_path), heads=heads, progress=False)
+
+
+def test_a_tree_is_a_number_of_rows_or_a_file(tmp_path: Path) -> None:
+    path = tmp_path / "tree.json"
+    path.write_text(json.dumps([[0], [1], [0, 0]]), encoding="utf-8")
+    static, named = planner_for(path), planner_for("7")
+    assert isinstance(static, StaticPlanner)
+    assert static.choices == ((0,), (1,), (0, 0))
+    assert isinstance(named, BestFirstPlanner)
+    assert named.rows == 7
+    path.write_text(json.dumps({"medusa_choices": [[0]]}), encoding="utf-8")
+    assert isinstance(planner_for(path), StaticPlanner)
+
+
+@pytest.mark.parametrize(
+    ("tree", "message"),
+    [("0", "cannot have 0 rows"), ("-3", "cannot have -3 rows"), ("nowhere.json", "no tree 'nowhere.json'")],
+)
+def test_trees_that_are_none_are_refused(tree: str, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        planner_for(tree)
+
+
+@pytest.mark.parametrize("content", ["{", "[1]", '{"paths": []}', "[[0, 0]]", "[[-1]]", '[["a"]]'])
+def test_a_tree_file_with_a_fault_is_refused(tmp_path: Path, content: str) -> None:
+    path = tmp_path / "tree.json"
+    path.write_text(content, encoding="utf-8")
+    with pytest.raises(UserError, match=r"tree\.json cannot be used"):
+        planner_for(path)
