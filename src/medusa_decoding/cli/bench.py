@@ -1,0 +1,100 @@
+"""`medusa bench`: measure heads on a suite of prompts."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from medusa_decoding.cli import options as take
+from medusa_decoding.cli.loading import load_medusa
+from medusa_decoding.cli.terminal import note
+from medusa_decoding.files import atomic_write
+
+
+def bench(
+    model: take.Model,
+    suite: Annotated[
+        Path, typer.Option(metavar="FILE.jsonl", help="Questions in Spec-Bench's form.", show_default=False)
+    ],
+    out: Annotated[
+        str | None, typer.Option("--json", metavar="OUT", help="Write the report to a file; - is stdout.")
+    ] = None,
+    limit: Annotated[
+        int | None, typer.Option(metavar="N", min=1, help="Only N questions, in turn from each category.")
+    ] = None,
+    max_tokens: take.MaxTokens = 128,
+    temperature: take.Temperature = 0.0,
+    top_p: take.TopP = 1.0,
+    seed: take.Seed = 0,
+    heads: take.Heads = None,
+    tree: take.Tree = "auto",
+    acceptance: take.Acceptance = "exact",
+    device: take.Device = "auto",
+    dtype: take.Dtype = "auto",
+    load_in_4bit: take.In4Bit = False,
+    load_in_8bit: take.In8Bit = False,
+    adapter: take.Adapter = None,
+) -> None:
+    """Measure the heads on a suite of prompts.
+
+    Each prompt is decoded plainly and with heads, in alternating order; speed and text are compared.
+    """
+    from medusa_decoding.bench.suite import load_suite, round_robin
+    from medusa_decoding.generation.options import GenerationOptions
+
+    fields = {"max_tokens": max_tokens, "temperature": temperature, "top_p": top_p, "seed": seed}
+    chosen = GenerationOptions.of(None, fields)
+    questions = round_robin(load_suite(suite), limit)
+    medusa = load_medusa(
+        model,
+        heads=heads,
+        tree=tree,
+        acceptance=acceptance,
+        device=device,
+        dtype=dtype,
+        in_4bit=load_in_4bit,
+        in_8bit=load_in_8bit,
+        adapter=adapter,
+    )
+    from medusa_decoding.bench.report import build_report
+    from medusa_decoding.bench.run import run_suite
+
+    with _progress(sum(len(question.turns) for question in questions)) as advance:
+        comparisons, skipped = run_suite(medusa, questions, chosen, advance)
+    settings = {"limit": limit, "tree": tree, "acceptance": acceptance, "adapter": adapter}
+    settings["quantization"] = "4bit" if load_in_4bit else "8bit" if load_in_8bit else None
+    _publish(build_report(medusa, suite, questions, chosen, settings, comparisons, skipped), out)
+
+
+def _publish(report: dict[str, Any], out: str | None) -> None:
+    from rich.console import Console
+
+    from medusa_decoding.bench.report import table
+
+    Console(stderr=out == "-").print(table(report))
+    text = json.dumps(report, indent=2, ensure_ascii=False) + "\n"
+    if out == "-":
+        sys.stdout.write(text)
+    elif out is not None:
+        with atomic_write(out) as temporary:
+            temporary.write_text(text, encoding="utf-8")
+        note(f"report: {out}")
+
+
+@contextmanager
+def _progress(turns: int) -> Iterator[Callable[[], None]]:
+    """A bar on stderr with the time left; yields what to call after each turn."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+        task = progress.add_task("turns, both ways", total=turns)
+        yield lambda: progress.advance(task)

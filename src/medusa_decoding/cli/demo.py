@@ -1,0 +1,97 @@
+"""`medusa demo`: one prompt, answered plainly and with heads."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from medusa_decoding.cli import options as take
+from medusa_decoding.cli.loading import load_medusa
+from medusa_decoding.cli.terminal import coloured, legend, rates, write_pieces
+from medusa_decoding.errors import UserError
+
+if TYPE_CHECKING:
+    from medusa_decoding.bench.compare import Difference
+    from medusa_decoding.generation import Generation, GenerationOptions, Medusa
+
+PROMPT = "Explain in a few sentences why the sky is blue."
+_BOLD, _GREEN, _RED = "1", "1;32", "1;31"
+
+
+def demo(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="As for the other verbs.")] = "smollm2",
+    prompt: Annotated[str, typer.Option("--prompt", "-p", metavar="TEXT", help="What to ask.")] = PROMPT,
+    heads: take.Heads = None,
+    max_tokens: take.MaxTokens = 128,
+    temperature: take.Temperature = 0.0,
+    seed: take.Seed = 0,
+    tree: take.Tree = "auto",
+    device: take.Device = "auto",
+    dtype: take.Dtype = "auto",
+) -> int:
+    """Answer one prompt plainly and with heads, and compare.
+
+    The text is the same, the forward passes are fewer. The exit status is 1 where the texts differ.
+    """
+    from medusa_decoding.generation.options import GenerationOptions
+
+    fields = {"max_tokens": max_tokens, "temperature": temperature, "seed": seed}
+    options = GenerationOptions.of(None, fields)
+    medusa = load_medusa(model, heads=heads, tree=tree, device=device, dtype=dtype)
+    if medusa.heads is None:
+        raise UserError(
+            f"there are no heads for {model}: train some with 'medusa train' and give --heads DIR"
+        )
+    from medusa_decoding.bench.compare import first_difference
+    from medusa_decoding.bench.run import warm_up
+
+    warm_up(medusa, prompt)
+    _title(f"{medusa.name}: {prompt}")
+    plain = _show(medusa, prompt, options, speculative=False)
+    drafted = _show(medusa, prompt, options, speculative=True)
+    difference = first_difference(medusa.engine, medusa.encode(prompt), plain.tokens, drafted.tokens)
+    _conclude(medusa, plain, drafted, difference)
+    return 0 if difference is None else 1
+
+
+def _show(medusa: Medusa, prompt: str, options: GenerationOptions, *, speculative: bool) -> Generation:
+    """Write one answer as it comes, with its figures below."""
+    assert medusa.heads is not None
+    count = medusa.heads.config.num_heads
+    _title(f"with {count} Medusa heads" if speculative else "plainly, one token per step")
+    if speculative and coloured("x", _BOLD, sys.stdout) != "x":
+        print(legend(count))
+    stream = medusa.stream(prompt, options, speculative=speculative)
+    write_pieces(stream, show_drafts=speculative)
+    print(coloured(f"  {rates(stream.result.statistics)}", _BOLD, sys.stdout))
+    return stream.result
+
+
+def _conclude(medusa: Medusa, plain: Generation, drafted: Generation, difference: Difference | None) -> None:
+    print()
+    if difference is None:
+        print(coloured("identical: yes", _GREEN, sys.stdout))
+    else:
+        print(coloured("identical: no", _RED, sys.stdout) + f", {describe(medusa, difference)}")
+    before, after = plain.statistics, drafted.statistics
+    speedup = after.tokens_per_second / before.tokens_per_second if before.tokens else 1.0
+    print(f"{len(plain.tokens)} tokens: {before.steps} steps plainly, {after.steps} with heads, ", end="")
+    print(f"{speedup:.2f} times the speed on this machine")
+
+
+def describe(medusa: Medusa, difference: Difference) -> str:
+    """The first difference in words."""
+    shown = [
+        "the end"
+        if token is None
+        else f"{medusa.tokenizer.decode([token], skip_special=False)!r} ({chance:.4g})"
+        for token, chance in zip(difference.tokens, difference.probabilities, strict=True)
+    ]
+    gap = "" if difference.gap is None else f", probability gap {difference.gap:.2g}"
+    return f"from token {difference.token_index + 1}: {shown[0]} plainly, {shown[1]} with heads{gap}"
+
+
+def _title(text: str) -> None:
+    print("\n" + coloured(text, _BOLD, sys.stdout))

@@ -1,0 +1,38 @@
+"""`medusa distill`: the base model's own answers to a file of prompts."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from medusa_decoding.cli.fields import options_of
+from medusa_decoding.cli.terminal import note
+from medusa_decoding.distill.config import DistillConfig
+
+HELPS = {
+    "model": "Alias (smollm2), .gguf file, folder or Hub id.",
+    "prompts": "JSONL with a prompt each, ShareGPT, or plain text.",
+    "out": "File of the answers; a run that was stopped there is resumed.",
+    "limit": "Only the first N prompts.",
+    "max_tokens": "Most tokens of an answer.",
+    "temperature": "0 takes the likeliest token each time.",
+    "top_p": "Sample from the likeliest tokens that reach P together.",
+    "seed": "Same seed, same answers.",
+    "batch": "Sequences per forward pass.",
+    "max_prompt_tokens": "Leave out longer prompts.",
+    "hidden": "Keep the hidden states for training.",
+    "device": "auto, cpu, cuda or cuda:N.",
+    "dtype": "auto, float64, float32, bfloat16 or float16.",
+}
+
+
+@options_of(DistillConfig, HELPS)
+def distill(**fields: Any) -> None:
+    """Write a model's own answers, which heads are trained on.
+
+    A run that was stopped resumes when the command is given again.
+    """
+    from medusa_decoding.distill.run import distill as run
+
+    chosen = DistillConfig.of(**fields)
+    report = run(chosen, progress=True)
+    note(str(report))

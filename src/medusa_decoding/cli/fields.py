@@ -1,0 +1,94 @@
+"""Options from the fields of a configuration: a verb shows what the model of its settings says, and cannot
+drift.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
+
+import typer
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+
+Verb = Callable[..., Any]
+
+
+def options_of(
+    config: type[BaseModel], helps: Mapping[str, str], *, all_optional: bool = False
+) -> Callable[[Verb], Verb]:
+    """Give a verb that takes `**fields` an option for each field of `config` that it does not name itself.
+
+    helps: what the help says of each field. The field `model` becomes the argument. Fields that are not
+    given are left out of the call, so that the configuration's own defaults (or a file's values, with
+    `all_optional`) hold.
+    """
+
+    def decorate(verb: Verb) -> Verb:
+        signature = inspect.signature(verb, eval_str=True)
+        own = [one for one in signature.parameters.values() if one.kind is not inspect.Parameter.VAR_KEYWORD]
+        own = [one.replace(kind=inspect.Parameter.KEYWORD_ONLY) for one in own]
+        named = {one.name for one in own}
+        generated = [
+            _parameter(name, field, helps[name], all_optional)
+            for name, field in config.model_fields.items()
+            if name not in named
+        ]
+
+        def call(**given: Any) -> Any:
+            return verb(
+                **{name: value for name, value in given.items() if name in named or value is not None}
+            )
+
+        parameters = sorted([*generated, *own], key=lambda one: one.name != "model")
+        call.__name__, call.__doc__ = verb.__name__, verb.__doc__
+        call.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        call.__annotations__ = {one.name: one.annotation for one in parameters}
+        return call
+
+    return decorate
+
+
+def _parameter(name: str, field: FieldInfo, text: str, optional: bool) -> inspect.Parameter:
+    required = field.is_required() and not optional
+    kind = _plain_type(field.annotation)
+    if name == "model":
+        info: Any = typer.Argument(metavar="MODEL", help=text, show_default=False)
+    else:
+        flag = name.replace("_", "-")
+        flags = f"--{flag}/--no-{flag}" if kind is bool else f"--{flag}"
+        default = field.get_default(call_default_factory=True) if not field.is_required() else None
+        shown = "" if default is None else f" [default: {_shown(default)}]"
+        info = typer.Option(flags, help=f"{text}{shown}", show_default=False, metavar=_metavar(kind))
+    return inspect.Parameter(
+        name,
+        inspect.Parameter.KEYWORD_ONLY,
+        default=inspect.Parameter.empty if required else None,
+        annotation=Annotated[kind if required else kind | None, info],
+    )
+
+
+def _plain_type(annotation: Any) -> Any:
+    """The type the command line reads; of a union that it cannot read, text, which the configuration then
+    reads.
+    """
+    if get_origin(annotation) in (Union, UnionType):
+        kinds = [kind for kind in get_args(annotation) if kind is not NoneType]
+        return _plain_type(kinds[0]) if len(kinds) == 1 else str
+    return annotation
+
+
+def _metavar(kind: Any) -> str | None:
+    """The placeholder in the help; None leaves it to typer, which lists the choices of a literal."""
+    if get_origin(kind) is Literal or kind is bool:
+        return None
+    return {int: "N", float: "X", Path: "PATH"}.get(kind, "TEXT")
+
+
+def _shown(default: Any) -> str:
+    return (
+        {True: "on", False: "off"}.get(default, str(default)) if isinstance(default, bool) else str(default)
+    )

@@ -1,0 +1,136 @@
+"""`medusa generate`: one prompt, one text."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from medusa_decoding.cli import options as take
+from medusa_decoding.cli.loading import is_lossless, load_medusa
+from medusa_decoding.cli.terminal import figures, note, write_pieces
+from medusa_decoding.errors import UserError
+
+if TYPE_CHECKING:
+    from medusa_decoding.generation import Generation, Medusa
+
+
+def generate(
+    model: take.Model,
+    prompt: Annotated[
+        str,
+        typer.Option(
+            "--prompt", "-p", metavar="TEXT|-", help="The prompt; - reads stdin.", show_default=False
+        ),
+    ],
+    system: take.System = None,
+    raw: Annotated[
+        bool, typer.Option("--raw", help="Give the prompt as it is, without chat template.")
+    ] = False,
+    max_tokens: take.MaxTokens = 256,
+    temperature: take.Temperature = 0.0,
+    top_p: take.TopP = 1.0,
+    top_k: take.TopK = 0,
+    min_p: take.MinP = 0.0,
+    repetition_penalty: take.RepetitionPenalty = 1.0,
+    presence_penalty: take.PresencePenalty = 0.0,
+    frequency_penalty: take.FrequencyPenalty = 0.0,
+    seed: take.Seed = 0,
+    stop: take.Stop = None,
+    heads: take.Heads = None,
+    no_heads: take.NoHeads = False,
+    tree: take.Tree = "auto",
+    acceptance: take.Acceptance = "exact",
+    device: take.Device = "auto",
+    dtype: take.Dtype = "auto",
+    load_in_4bit: take.In4Bit = False,
+    load_in_8bit: take.In8Bit = False,
+    adapter: take.Adapter = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print one JSON object instead of the text.")
+    ] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No statistics, no progress bars.")] = False,
+) -> None:
+    """Write the text that follows a prompt.
+
+    The text goes to stdout as it is written, one line of statistics to stderr.
+    """
+    from medusa_decoding.generation.options import GenerationOptions
+
+    fields: dict[str, Any] = {
+        "max_tokens": max_tokens,
+        "temperature": temperature,
+        "top_p": top_p,
+        "top_k": top_k,
+        "min_p": min_p,
+        "repetition_penalty": repetition_penalty,
+        "presence_penalty": presence_penalty,
+        "frequency_penalty": frequency_penalty,
+        "seed": seed,
+        "stop": tuple(stop or ()),
+        "raw": raw,
+    }
+    chosen = GenerationOptions.of(None, fields)
+    messages = _messages(prompt, system, raw)
+    medusa = load_medusa(
+        model,
+        heads=heads,
+        no_heads=no_heads,
+        tree=tree,
+        acceptance=acceptance,
+        device=device,
+        dtype=dtype,
+        in_4bit=load_in_4bit,
+        in_8bit=load_in_8bit,
+        adapter=adapter,
+        progress=not quiet,
+    )
+    stream = medusa.stream(messages, chosen)
+    if as_json:
+        for _ in stream:
+            pass
+        print(json.dumps(as_object(medusa, stream.result), ensure_ascii=False))
+    else:
+        write_pieces(stream)
+    if not quiet:
+        note(figures(stream.result, lossless=is_lossless(medusa)))
+
+
+def as_object(medusa: Medusa, generation: Generation) -> dict[str, Any]:
+    """What `--json` prints."""
+    statistics = generation.statistics
+    return {
+        "text": generation.text,
+        "tokens": generation.tokens,
+        "finish_reason": generation.finish_reason,
+        "model": medusa.name,
+        "heads": medusa.heads_name,
+        "lossless": is_lossless(medusa),
+        "statistics": {
+            **dataclasses.asdict(statistics),
+            "tokens_per_second": statistics.tokens_per_second,
+            "acceleration_rate": statistics.acceleration_rate,
+        },
+    }
+
+
+def _messages(prompt: str, system: str | None, raw: bool) -> str | list[dict[str, Any]]:
+    if system is not None and raw:
+        raise UserError("--system needs the chat template that --raw turns off: leave one out")
+    text = read_stdin() if prompt == "-" else prompt
+    if not text.strip() and not raw:
+        raise UserError("the prompt is empty: give a text with -p, or one on stdin with -p -")
+    if system is None:
+        return text
+    return [{"role": "system", "content": system}, {"role": "user", "content": text}]
+
+
+def read_stdin() -> str:
+    """All of standard input, without the newline that ends its last line."""
+    try:
+        return sys.stdin.read().removesuffix("\n")
+    except UnicodeDecodeError:
+        raise UserError("stdin is not UTF-8 text: convert it first") from None

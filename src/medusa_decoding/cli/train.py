@@ -1,0 +1,53 @@
+"""`medusa train`: train heads on a base model's own answers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from medusa_decoding.cli.fields import options_of
+from medusa_decoding.training.config import TrainingConfig, load_config
+
+HELPS = {
+    "model": "Alias (smollm2), .gguf file, folder or Hub id of the base model.",
+    "data": "Answers written by 'medusa distill'.",
+    "out": "Folder of the heads; a run that was stopped there is resumed.",
+    "num_heads": "Heads: how many tokens ahead they guess.",
+    "num_layers": "Residual blocks of each head.",
+    "projection": "From a head to the vocabulary: the base model's lm_head (shared) or one for each (own).",
+    "condition": "Whether heads see the token decided last (root).",
+    "draft_vocabulary": "Let heads guess the N most frequent tokens only.",
+    "epochs": "Passes over the data.",
+    "batch_tokens": "Positions per optimiser step.",
+    "learning_rate": "Its highest value.",
+    "warmup": "Share of the steps in which the learning rate rises.",
+    "weight_decay": "Weight decay.",
+    "loss_decay": "Head k's loss weighs this to the power of k.",
+    "validation_fraction": "Share of the texts kept for evaluation.",
+    "seed": "Seed of the order and of the split.",
+    "hidden_cache": "Folder of the base model's hidden states; auto: beside the data.",
+    "checkpoint_seconds": "The most that a killed run loses.",
+    "device": "auto, cpu, cuda or cuda:N.",
+    "dtype": "Of the base model: auto, float64, float32, bfloat16 or float16.",
+}
+
+
+@options_of(TrainingConfig, HELPS, all_optional=True)
+def train(
+    config: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE.yaml", help="Settings from a file; flags win.", show_default=False),
+    ] = None,
+    **fields: Any,
+) -> None:
+    """Train Medusa heads for a model.
+
+    The model itself stays as it is (Medusa-1). A stopped run resumes when the command is given again.
+    """
+    chosen = TrainingConfig.of(**fields) if config is None else load_config(config, **fields)
+    from medusa_decoding.training.run import train as run
+
+    run(chosen, progress=True)
+    print(chosen.out)

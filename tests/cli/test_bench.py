@@ -1,0 +1,48 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.cli.conftest import Command
+
+LINES = [
+    {"question_id": 1, "category": "qa", "turns": ["Hi", "Why"]},
+    {"question_id": 2, "category": "qa", "turns": ["Yes"]},
+    {"question_id": 3, "category": "code", "turns": ["x = 1"]},
+]
+
+
+@pytest.fixture
+def suite(tmp_path: Path) -> Path:
+    path = tmp_path / "suite.jsonl"
+    path.write_text("".join(json.dumps(line) + "\n" for line in LINES))
+    return path
+
+
+def test_a_report_is_written_and_a_table_shown(
+    medusa: Command, model: Path, heads: Path, suite: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "new" / "report.json"
+    flags = ("--heads", heads, "--limit", 2, "--max-tokens", 6, "--dtype", "float64", "--json", out)
+    ended = medusa("bench", model, "--suite", suite, *flags)
+    assert ended.status == 0
+    report = json.loads(out.read_text())
+    assert list(report["categories"]) == ["qa", "code"]
+    assert report["suite"]["turns"] == 3
+    variants = report["variants"]
+    assert variants["autoregressive"]["tokens"] == variants["medusa"]["tokens"] > 0
+    assert variants["medusa"]["identical"] == {"texts": 3, "of": 3, "fraction": 1.0}
+    assert variants["autoregressive"]["steps"] == variants["autoregressive"]["tokens"]
+    assert report["settings"]["limit"] == 2
+    assert report["heads"]["name"] == str(heads)
+    assert "speedup" in ended.output
+    assert ended.error == f"report: {out}\n"
+
+
+def test_the_report_may_go_to_stdout(medusa: Command, model: Path, heads: Path, suite: Path) -> None:
+    flags = ("--heads", heads, "--limit", 1, "--max-tokens", 3, "--json", "-")
+    ended = medusa("bench", model, "--suite", suite, *flags)
+    assert json.loads(ended.output)["suite"]["questions"] == 1
+    assert "speedup" in ended.error
