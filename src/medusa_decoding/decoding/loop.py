@@ -38,13 +38,13 @@ FinishReason = Literal["stop", "length"]
 class Sequence:
     """One text being written.
 
-    prompt: token ids, at least one. max_tokens: at least 1. stop_ids: tokens that end the text (they are
-    emitted).
+    prompt: token ids, at least one. max_tokens: at least 1; the engine's context may end the text sooner.
+    stop_ids: tokens that end the text (they are emitted).
     choice: distinguishes several texts of one prompt and seed. halt: asked with each emitted token whether
     the text ends with it.
     handle, committed: the engine's sequence, and how many tokens of prompt + tokens it already holds; a
-    handle given with `committed` tokens of the prompt reuses them (at least the prompt's last token is run
-    again).
+    handle given with `committed` tokens of the prompt reuses them (fewer than all: the last one's row has to
+    be run for the first token).
     """
 
     prompt: list[int]
@@ -60,13 +60,15 @@ class Sequence:
     hidden: Any = None
     statistics: Statistics = field(default_factory=Statistics)
 
-    def emit(self, tokens: Seq[int]) -> list[int]:
-        """Append tokens until one ends the text; return those that were appended."""
+    def emit(self, tokens: Seq[int], limit: int) -> list[int]:
+        """Append tokens until one ends the text, at the latest the text's `limit`-th; return those that were
+        appended.
+        """
         for count, token in enumerate(tokens, 1):
             self.tokens.append(token)
             if token in self.stop_ids or (self.halt is not None and self.halt(token)):
                 self.finish_reason = "stop"
-            elif len(self.tokens) >= self.max_tokens:
+            elif len(self.tokens) >= limit:
                 self.finish_reason = "length"
             if self.finish_reason is not None:
                 return list(tokens[:count])
@@ -175,16 +177,18 @@ class Decoder:
             return {}
         contexts = [Context([*sequence.prompt, *sequence.tokens], sequence.hidden) for sequence in sequences]
         proposals = self.drafter.propose(contexts)
-        # A node deeper than the tokens still wanted, or than the context still holds, could never be used.
-        depths = [
-            min(sequence.max_tokens - len(sequence.tokens), self.engine.context_length - sequence.committed)
-            - 1
-            for sequence in sequences
-        ]
+        # A node deeper than the tokens still wanted could never be used.
+        depths = [self._limit(sequence) - len(sequence.tokens) - 1 for sequence in sequences]
         trees = self.planner.grow([context.root for context in contexts], proposals, depths)
         return {id(sequence): tree for sequence, tree in zip(sequences, trees, strict=True)}
 
+    def _limit(self, sequence: Sequence) -> int:
+        """The most tokens of the text, so that prompt and text fit the context."""
+        return min(sequence.max_tokens, self.engine.context_length - len(sequence.prompt))
+
     def _part(self, sequence: Sequence, tree: Tree | None) -> _Part:
+        if tree is None:
+            self._check(sequence)
         if sequence.handle is None:
             sequence.handle = self.engine.open()
         if tree is not None:
@@ -201,6 +205,16 @@ class Decoder:
             sequence.handle, np.array(piece, np.int64), sequence.committed, depths - 1, depths, wanted
         )
         return _Part(sequence, rows, None, last)
+
+    def _check(self, sequence: Sequence) -> None:
+        if not sequence.prompt or self._limit(sequence) < 1:
+            size, context = len(sequence.prompt), self.engine.context_length
+            raise ValueError(
+                f"a prompt of {size} tokens and {sequence.max_tokens} more: need at least one of each, "
+                f"at most {context} together"
+            )
+        if not 0 <= sequence.committed < len(sequence.prompt):
+            raise ValueError("of a prompt, all but the last token may be committed beforehand")
 
     def _judges(self, parts: Seq[_Part], verified: Verified) -> list[tuple[_Part, _Judge]]:
         """A judge per part; the argmax of all rows that greedy sequences may visit is asked for at once."""
@@ -231,10 +245,10 @@ class Decoder:
             path = list(range(len(part.rows)))
             if part.tree is not None:
                 accepted = self.acceptance.accept(part.tree, judge)
-                tokens = sequence.emit(accepted.tokens)
+                tokens = sequence.emit(accepted.tokens, self._limit(sequence))
                 path = accepted.path[: len(tokens)]
             elif part.last:
-                tokens = sequence.emit([judge.choose(path[-1], [])])
+                tokens = sequence.emit([judge.choose(path[-1], [])], self._limit(sequence))
             kept.extend(judge.offset + node for node in path)
             sequence.committed += len(path)
             if tokens:

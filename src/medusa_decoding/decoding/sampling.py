@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from math import isfinite
 
 import numpy as np
 
@@ -44,8 +45,9 @@ class SamplingParameters:
             "top_p must be above 0 and at most 1": 0 < self.top_p <= 1,
             "min_p must be at least 0 and at most 1": 0 <= self.min_p <= 1,
             "repetition_penalty must be above 0": 0 < self.repetition_penalty < float("inf"),
-            "presence_penalty must be a finite number": np.isfinite(self.presence_penalty),
-            "frequency_penalty must be a finite number": np.isfinite(self.frequency_penalty),
+            "presence_penalty must be a finite number": isfinite(self.presence_penalty),
+            "frequency_penalty must be a finite number": isfinite(self.frequency_penalty),
+            "logit_bias must hold finite numbers": all(map(isfinite, self.logit_bias.values())),
             "seed must be a whole number from 0 to 2^64-1": 0 <= self.seed < 2**64,
         }
         for message, holds in checks.items():
@@ -100,7 +102,9 @@ def uniform(seed: int, choice: int, index: int) -> float:
     Counter-based (Philox 4x64): any token's number is had without drawing those before it, so it does not
     depend on how many tokens a step emitted.
     """
-    return float(np.random.Generator(np.random.Philox(key=[seed, choice], counter=[0, index, 0, 0])).random())
+    # A list that holds numbers of 2^63 and more would pass through float64 and lose their last bits.
+    key, counter = np.array([seed, choice], np.uint64), np.array([0, index, 0, 0], np.uint64)
+    return float(np.random.Generator(np.random.Philox(key=key, counter=counter)).random())
 
 
 def distribution(

@@ -180,15 +180,16 @@ def parse_choices(paths: Iterable[Sequence[int]]) -> Choices:
     >>> parse_choices([[0, 1], [0], [1], [0, 0]])
     ((0,), (1,), (0, 0), (0, 1))
     """
-    choices = sorted((tuple(path) for path in paths), key=lambda path: (len(path), path))
-    known: set[tuple[int, ...]] = {()}
+    choices = [tuple(path) for path in paths]
     for path in choices:
-        if not path or not all(
-            isinstance(rank, int) and not isinstance(rank, bool) and rank >= 0 for rank in path
-        ):
+        # Before sorting: ranks of other types may not compare. True and False are ints to Python.
+        if not path or not all(type(rank) is int and rank >= 0 for rank in path):
             raise ValueError(
                 f"{list(path)} is not a path: a path is a list of ranks, whole numbers from 0, one per head"
             )
+    choices.sort(key=lambda path: (len(path), path))
+    known: set[tuple[int, ...]] = {()}
+    for path in choices:
         if path in known:
             raise ValueError(f"the path {list(path)} stands twice in the tree")
         if path[:-1] not in known:
