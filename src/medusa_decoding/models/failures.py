@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import torch
 from huggingface_hub.errors import (
     EntryNotFoundError,
     GatedRepoError,
@@ -12,57 +13,71 @@ from huggingface_hub.errors import (
     LocalEntryNotFoundError,
     OfflineModeIsEnabled,
     RepositoryNotFoundError,
+    StrictDataclassError,
 )
 from safetensors import SafetensorError
 
 from medusa_decoding.errors import UserError
 
+_LONGEST_MESSAGE = 240
 _UNREACHABLE = (
-    "the Hugging Face Hub cannot be reached and {name} is not in the local cache; check the network"
+    "the Hugging Face Hub cannot be reached and {name} is neither a local folder nor in the local cache; "
+    "check the name and the network"
 )
-_HUB_FAILURES: tuple[tuple[type[BaseException], str], ...] = (
-    (GatedRepoError, "{name} is gated on the Hub; accept its terms there and run `hf auth login`"),
+_BY_KIND: tuple[tuple[type[BaseException], str], ...] = (
+    (GatedRepoError, "{name} is gated; accept its terms on the Hub and run `hf auth login`"),
     (
         RepositoryNotFoundError,
-        "there is no model {name} on the Hub; check the spelling (private ones need `hf auth login`)",
+        "there is no {name} on the Hub; check the spelling (private ones need `hf auth login`)",
     ),
     (HFValidationError, "'{name}' is no Hub id; give owner/name"),
     (LocalEntryNotFoundError, _UNREACHABLE),
     (OfflineModeIsEnabled, _UNREACHABLE),
-    (EntryNotFoundError, "{name} lacks a file that a language model needs ({error}); check that it is one"),
     (ConnectionError, _UNREACHABLE),
     (SafetensorError, "the weights of {name} are damaged ({error}); download them again"),
+    (torch.OutOfMemoryError, "{name} does not fit on the device; use --quantization 4bit or --device cpu"),
+    (MemoryError, "{name} does not fit in memory; use a smaller model, or --dtype bfloat16"),
+)
+_NETWORK_LIBRARIES = ("httpx", "httpcore", "requests", "urllib3")
+# Damaged configs make transformers fail in any of these ways.
+_EXPECTED = (
+    OSError,
+    ValueError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    RuntimeError,
+    ImportError,
+    MemoryError,
+    ArithmeticError,
+    SafetensorError,
+    StrictDataclassError,
+    EntryNotFoundError,
 )
 
 
 @contextmanager
 def explained(name: str) -> Iterator[None]:
-    """Turn what transformers, safetensors and the Hub raise inside into a `UserError` about `name`."""
+    """Turn what transformers, safetensors, peft and the Hub raise inside into a `UserError` about `name`."""
     try:
         yield
-    except UserError:
-        raise
-    except (
-        OSError,
-        ValueError,
-        KeyError,
-        TypeError,
-        AttributeError,
-        RuntimeError,
-        ImportError,
-        SafetensorError,
-    ) as error:
+    except _EXPECTED as error:
         raise UserError(_explanation(name, error)) from error
 
 
 def _explanation(name: str, error: BaseException) -> str:
     for cause in _chain(error):
-        for kind, text in _HUB_FAILURES:
+        for kind, text in _BY_KIND:
             if isinstance(cause, kind):
                 return text.format(name=name, error=_one_line(cause))
-        if type(cause).__module__.split(".")[0] in ("httpx", "httpcore", "requests"):
+        if type(cause).__module__.split(".")[0] in _NETWORK_LIBRARIES:
             return _UNREACHABLE.format(name=name)
-    return f"{name} cannot be loaded: {_one_line(error)}; check that it is a complete causal language model"
+    said = _one_line(error)
+    if "trust_remote_code" in said:
+        return (
+            f"{name} brings its own code, which is never run here; use a model that transformers itself knows"
+        )
+    return f"{name} cannot be loaded ({said}); check that it is a complete causal language model"
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
@@ -73,4 +88,4 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
 
 def _one_line(error: BaseException) -> str:
     text = " ".join(str(error).split()) or type(error).__name__
-    return text if len(text) <= 300 else f"{text[:297]}..."
+    return text if len(text) <= _LONGEST_MESSAGE else f"{text[:_LONGEST_MESSAGE]}..."

@@ -15,10 +15,11 @@ _STEP = 2.0**-12
 def fingerprint(model: PreTrainedModel) -> str:
     """Sixteen hexadecimal digits from a few values of every weight.
 
-    Eight values from the first 4,096 of each weight are rounded to bfloat16 and to multiples of 2⁻¹², so the same
-    weights give the same digits on any device, from a GGUF file or safetensors, as bfloat16, float32 or float64 (and
-    float16, if they were bfloat16 or float16 at first). A fine-tune, a merged or attached adapter and another
-    quantisation give other digits. It is no checksum: a change between the samples goes unseen.
+    Eight values from the first 4,096 of each weight are rounded to bfloat16 and to multiples of 2⁻¹², so the
+    same weights give the same digits on any device, from a GGUF file or safetensors, as bfloat16, float32 or
+    float64 (and float16, if they were bfloat16 or float16 at first). A fine-tune, a merged or attached
+    adapter and another quantisation give other digits. It is no checksum: a change between the samples goes
+    unseen.
 
     The output projection is left out, because some containers repeat the tied embedding there.
     """

@@ -1,8 +1,8 @@
 """The bytes that each token of a tokenizer stands for.
 
-Three ways of spelling bytes are in use: byte-level BPE (GPT-2, Llama 3, Qwen) writes every byte as one printable
-character; SentencePiece (Llama 2, Mistral, Gemma) writes text with "▁" for spaces and "<0xNN>" for single bytes;
-WordPiece marks continuations with "##".
+Three ways of spelling bytes are in use: byte-level BPE (GPT-2, Llama 3, Qwen) writes every byte as one
+printable character; SentencePiece (Llama 2, Mistral, Gemma) writes text with "▁" for spaces and "<0xNN>" for
+single bytes; WordPiece marks continuations with "##".
 """
 
 from __future__ import annotations
@@ -20,7 +20,9 @@ _BYTE_TOKEN = re.compile(r"<0x([0-9A-Fa-f]{2})>")
 
 @cache
 def byte_of_character() -> dict[str, int]:
-    """GPT-2's table backwards: printable Latin-1 stands for itself, the other bytes for characters from U+0100 on."""
+    """GPT-2's table backwards: printable Latin-1 stands for itself, the other bytes for characters from
+    U+0100 on.
+    """
     printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
     others = [byte for byte in range(256) if byte not in printable]
     table = {chr(byte): byte for byte in printable}

@@ -45,7 +45,9 @@ class DownloadBar:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._progress.stop()
+        # Stopping what never started would print an empty line.
+        if self._progress.live.is_started:
+            self._progress.stop()
 
     def show_part(self, size: int) -> None:
         """The part under way has `size` bytes so far."""

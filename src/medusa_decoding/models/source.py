@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,7 +35,7 @@ class Source:
 
 
 def resolve(model: str, *, progress: bool = True) -> Source:
-    """Find out what `model` means: an alias (downloaded if need be), a file, a folder, a Hub id, in this order.
+    """Find out what `model` means: an alias (downloaded if need be), a file, a folder or a Hub id.
 
     Args:
         model: what the user wrote.
@@ -51,25 +52,22 @@ def resolve(model: str, *, progress: bool = True) -> Source:
     path = Path(model).expanduser()
     if path.is_dir():
         return _folder(model, path)
-    if path.is_file():
+    if path.exists():
         return _file(model, path)
-    if path.suffix.lower() == ".gguf":
-        raise UserError(f"there is no file {model}; check the path")
-    if _HUB_ID.fullmatch(model) and ".." not in model:
-        return Source("hub", model, hub_id=model)
-    raise UserError(f"'{model}' is no model: give one of {', '.join(ALIASES)}, {_FORMS}")
+    return _absent(model)
 
 
 def _folder(model: str, path: Path) -> Source:
     if (path / "config.json").is_file():
         return Source("folder", model, path=path)
     ggufs = sorted(path.glob("*.gguf"))
-    if ggufs:
-        raise UserError(f"{model} is a folder without config.json; give the file itself: {ggufs[0]}")
-    raise UserError(f"{model} is a folder without config.json; give {_FORMS}")
+    way_out = f"give the file itself: {ggufs[0]}" if ggufs else f"give {_FORMS}"
+    raise UserError(f"{model} is a folder without config.json; {way_out}")
 
 
 def _file(model: str, path: Path) -> Source:
+    if not path.is_file():
+        raise UserError(f"{model} is not a file that can be read; give {_FORMS}")
     if path.stat().st_size == 0:
         raise UserError(f"{model} is an empty file; download it again")
     if path.suffix.lower() == ".gguf":
@@ -77,3 +75,14 @@ def _file(model: str, path: Path) -> Source:
     if (path.parent / "config.json").is_file():
         raise UserError(f"{model} is one file of a model; give its folder: {path.parent}")
     raise UserError(f"{model} is not a .gguf file; give {_FORMS}")
+
+
+def _absent(model: str) -> Source:
+    if model.lower().endswith(".gguf"):
+        raise UserError(f"there is no file {model}; check the path")
+    similar = difflib.get_close_matches(model.lower(), ALIASES, n=1, cutoff=0.7)
+    if similar:
+        raise UserError(f"there is no model '{model}'; did you mean {similar[0]}?")
+    if _HUB_ID.fullmatch(model) and ".." not in model:
+        return Source("hub", model, hub_id=model)
+    raise UserError(f"'{model}' is no model: give one of {', '.join(ALIASES)}, {_FORMS}")

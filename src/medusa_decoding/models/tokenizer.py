@@ -19,11 +19,11 @@ _TURN_ENDS = (
 
 
 class Tokenizer:
-    """Wraps a transformers tokenizer; decoding goes through the bytes of each token, so that it can be streamed.
+    """Wraps a transformers tokenizer; decoding goes token by token through bytes, so that it can be streamed.
 
     Args:
         tokenizer: a transformers tokenizer.
-        eos_ids: end tokens that the model's config and generation config name; those that the tokenizer itself
+        eos_ids: end tokens that the model's config and generation config name; those that the tokenizer
             declares are added.
     """
 
@@ -37,7 +37,9 @@ class Tokenizer:
 
     @property
     def vocabulary_size(self) -> int:
-        """Number of ids that the tokenizer knows, added tokens included; the model's own table may be longer."""
+        """Number of ids that the tokenizer knows, added tokens included; the model's own table may be
+        longer.
+        """
         return len(self._tokens)
 
     @property
@@ -46,7 +48,9 @@ class Tokenizer:
         return bool(self.tokenizer.chat_template)
 
     def encode(self, text: str, *, special: bool = True) -> list[int]:
-        """The ids of `text`; `special` adds what the model wants around a sequence, such as its first token."""
+        """The ids of `text`; `special` adds what the model wants around a sequence, such as its first
+        token.
+        """
         ids: list[int] = self.tokenizer(text, add_special_tokens=special, verbose=False)["input_ids"]
         return ids
 
