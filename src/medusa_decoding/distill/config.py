@@ -67,7 +67,8 @@ def validated(kind: type[Config], fields: dict[str, Any], source: str) -> Config
     try:
         return kind.model_validate(fields)
     except ValidationError as error:
-        fault = error.errors()[0]
+        # An unknown key first: a misspelt one is also missing.
+        fault = min(error.errors(), key=lambda one: one["type"] != "extra_forbidden")
         key = ".".join(str(part) for part in fault["loc"])
         if fault["type"] == "extra_forbidden":
             known = ", ".join(kind.model_fields)

@@ -63,7 +63,7 @@ def split(answers: Sequence[Answer], fraction: float) -> tuple[list[Answer], lis
     """
     ranked = sorted(answers, key=_place)
     count = sum(_place(answer) < fraction for answer in ranked)
-    if fraction > 0 and len(ranked) > 1:
+    if fraction > 0:
         count = min(max(count, 1), len(ranked) - 1)
     return ranked[count:], ranked[:count]
 
@@ -129,7 +129,10 @@ def build_positions(
             hidden[start : start + len(own)] = own
             start += len(own)
     roots = torch.tensor([token for answer in answers for token in answer.answer_ids[:-1]], dtype=torch.int64)
-    labels = torch.cat([following_tokens(answer.answer_ids, num_heads)[:-1] for answer in answers])
+    labels = torch.cat(
+        [torch.empty(0, num_heads, dtype=torch.int64)]
+        + [following_tokens(answer.answer_ids, num_heads)[:-1] for answer in answers]
+    )
     return Positions(hidden, roots, as_draft_ids(labels, token_map, vocabulary_size))
 
 

@@ -52,8 +52,8 @@ class Calibration:
 
     temperature: float
     rows: int
-    nll: tuple[float, float]
-    confidence: tuple[float, float]
+    nll: list[float]
+    confidence: list[float]
     accuracy: float
 
 
@@ -150,7 +150,7 @@ def _fit(heads: MedusaHeads, positions: Positions, head: int, rows: Tensor) -> C
     return Calibration(
         temperature=TEMPERATURES[best],
         rows=len(rows),
-        nll=(float(nll[unscaled]) / inside, float(nll[best]) / inside),
-        confidence=(float(confidence[unscaled]) / count, float(confidence[best]) / count),
+        nll=[float(nll[place]) / inside for place in (unscaled, best)],
+        confidence=[float(confidence[place]) / count for place in (unscaled, best)],
         accuracy=right / count,
     )

@@ -124,7 +124,7 @@ def model_card(report: TrainingReport) -> str:
         "```",
         "",
         "## Recipe",
-        *_table([[name, f"`{value}`"] for name, value in recipe.items()], ["setting", "value"]),
+        *_table([[name, f"`{recipe[name]}`"] for name in recipe if name != "model"], ["setting", "value"]),
         "",
         "## Data",
         f"{data['texts']} texts, {data['positions']} training positions; {data['validation_texts']} texts"
@@ -159,9 +159,9 @@ def _figures(report: TrainingReport) -> list[str]:
         *_table(rows, header),
         "",
         "Top-k: how often the right token is among the head's k likeliest; a token outside the draft"
-        " vocabulary is a miss. The last three columns are of positions where all heads before guessed right:"
-        " mean probability of the likeliest token before → after dividing the logits by the temperature, and how"
-        " often it was right.",
+        " vocabulary is a miss. The last three columns are of positions where all heads before guessed"
+        " right: mean probability of the likeliest token before → after dividing the logits by the"
+        " temperature, and how often it was right.",
         "",
         f"Greedy chain of all heads: {figures['tokens_per_step']:.2f} tokens per step.",
         "",

@@ -114,7 +114,7 @@ def _new_heads(
             projection=config.projection,
             condition=config.condition,
             draft_vocabulary_size=config.draft_vocabulary,
-            base_model=base.name,
+            base_model=_public_name(base),
             base_fingerprint=base.fingerprint,
         ),
         token_map,
@@ -151,8 +151,14 @@ def _new_record(
         "validation_positions": len(positions[1]),
         "validation_coverage": data.coverage(answers[1], token_map),
     }
-    about = {"model": base.name, "fingerprint": base.fingerprint}
+    about = {"model": _public_name(base), "fingerprint": base.fingerprint}
     return TrainingReport(config.recipe(), facts, about, report.machine(), report.versions())
+
+
+def _public_name(base: BaseModel) -> str:
+    """What others may know the base model by: a path of this machine is cut to its last part."""
+    path = Path(base.name).expanduser()
+    return path.resolve().name if path.exists() else base.name
 
 
 @torch.inference_mode()
@@ -181,6 +187,8 @@ def _run(trainer: Trainer, bar: JobProgress, on_step: OnStep | None) -> None:
         trainer.checkpoint()
         bar.say(f"stopped after step {trainer.step} of {trainer.steps}; the same command goes on from there")
         raise
+    finally:
+        trainer.close()
 
 
 def _finish(config: TrainingConfig, trainer: Trainer, record: TrainingReport) -> TrainingReport:

@@ -94,6 +94,11 @@ class Trainer:
         save_checkpoint(self.config.out, saved)
         self._saved = time.monotonic()
 
+    def close(self) -> None:
+        """Write what TensorBoard has not been given yet."""
+        if self._board is not None:
+            self._board.close()
+
     def summary(self) -> str:
         """The last epoch in one line."""
         figures = self.history[-1]

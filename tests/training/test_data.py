@@ -1,0 +1,182 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from medusa_decoding.distill.answers import Answer, append_records
+from medusa_decoding.distill.hidden_cache import HiddenCache
+from medusa_decoding.errors import UserError
+from medusa_decoding.models import Tokenizer
+from medusa_decoding.training.data import (
+    as_draft_ids,
+    build_positions,
+    check_ids,
+    coverage,
+    draft_vocabulary,
+    following_tokens,
+    read_training_answers,
+    split,
+)
+from medusa_decoding.training.loss import IGNORED, OUTSIDE
+from tests.tiny import tiny_tokenizer
+
+END = 256
+
+
+@pytest.fixture
+def tokenizer() -> Tokenizer:
+    return Tokenizer(tiny_tokenizer())
+
+
+def keys(answers: list[Answer]) -> set[str]:
+    return {answer.key for answer in answers}
+
+
+def states(*rows: float) -> torch.Tensor:
+    return torch.tensor([[row, -row] for row in rows])
+
+
+def test_labels_stand_beside_the_state_that_decided_their_root(tmp_path: Path) -> None:
+    """Prompt [90, 91], answer [10, 11, 12, 13]: the prompt's last row decided the root 10, and there head 1
+    guesses 11. The prompt is no root and no label; the answer's last token is no root.
+    """
+    cache = HiddenCache(tmp_path, "base")
+    cache.write({"a": states(1, 2, 3, 4), "b": states(5, 6), "c": states(7)})
+    answers = [Answer("a", [90, 91], [10, 11, 12, 13]), Answer("b", [92], [20, 21]), Answer("c", [93], [30])]
+    positions = build_positions(answers, cache, 3, 2, None, 100)
+    assert positions.hidden.tolist() == states(1, 2, 3, 5).tolist()
+    assert positions.roots.tolist() == [10, 11, 12, 20]
+    assert positions.labels.tolist() == [
+        [11, 12, 13],
+        [12, 13, IGNORED],
+        [13, IGNORED, IGNORED],
+        [21, IGNORED, IGNORED],
+    ]
+
+
+def test_labels_are_draft_ids(tmp_path: Path) -> None:
+    cache = HiddenCache(tmp_path, "base")
+    cache.write({"a": states(1, 2, 3)})
+    positions = build_positions([Answer("a", [9], [4, 7, 5])], cache, 2, 2, torch.tensor([2, 5]), 10)
+    assert positions.labels.tolist() == [[OUTSIDE, 1], [1, IGNORED]]
+    assert positions.roots.tolist() == [4, 7]
+
+
+def test_states_beyond_float16_are_kept(tmp_path: Path) -> None:
+    cache = HiddenCache(tmp_path, "base")
+    cache.write({"a": states(1, 2), "b": states(1e6, 3)})
+    answers = [Answer("a", [9], [1, 2]), Answer("b", [9], [1, 2])]
+    assert build_positions(answers, cache, 1, 2, None, 10).hidden.tolist() == states(1, 1e6).tolist()
+
+
+@pytest.mark.parametrize("wrong", [states(1, 2, 3), torch.ones(2, 3)])
+def test_states_of_another_shape_are_refused(tmp_path: Path, wrong: torch.Tensor) -> None:
+    cache = HiddenCache(tmp_path, "base")
+    cache.write({"a": wrong})
+    with pytest.raises(UserError, match="for answer a, which needs \\(2, 2\\)"):
+        build_positions([Answer("a", [9], [1, 2])], cache, 1, 2, None, 10)
+
+
+def test_following_tokens() -> None:
+    assert following_tokens([7, 8, 9], 2).tolist() == [[8, 9], [9, IGNORED], [IGNORED, IGNORED]]
+    assert following_tokens([7], 1).tolist() == [[IGNORED]]
+
+
+def test_as_draft_ids() -> None:
+    tokens = torch.tensor([[3, 0], [5, IGNORED]])
+    assert as_draft_ids(tokens, None, 6).tolist() == tokens.tolist()
+    assert as_draft_ids(tokens, torch.tensor([0, 3]), 6).tolist() == [[1, 0], [OUTSIDE, IGNORED]]
+
+
+def test_draft_vocabulary_holds_the_most_frequent_tokens_and_the_ends() -> None:
+    answers = [Answer("a", [1], [7, 7, 5, 5, 3]), Answer("b", [1], [8, 9])]
+    assert draft_vocabulary(answers, 3, [2], 12).tolist() == [2, 5, 7]
+    # Of 3, 8 and 9, each there once, the lowest comes in; of tokens that are not there too.
+    assert draft_vocabulary(answers, 4, [2], 12).tolist() == [2, 3, 5, 7]
+    assert draft_vocabulary(answers, 7, [2, 99], 12).tolist() == [0, 2, 3, 5, 7, 8, 9]
+    assert coverage(answers, torch.tensor([2, 5, 7])) == pytest.approx(4 / 7)
+    assert coverage(answers, None) == coverage([], torch.tensor([2])) == 1.0
+    with pytest.raises(UserError, match="larger than the model's \\(12\\)"):
+        draft_vocabulary(answers, 13, [], 12)
+
+
+def test_split_depends_on_ids_alone() -> None:
+    answers = [Answer(str(number), [1], [2]) for number in range(400)]
+    training, validation = split(answers, 0.1)
+    assert 20 < len(validation) < 60 and len(training) + len(validation) == 400
+    again_training, again_validation = split(answers[:200], 0.1)
+    assert keys(again_validation) == keys(validation) & keys(answers[:200])
+    assert len(again_training) + len(again_validation) == 200
+
+
+def test_each_side_of_the_split_has_a_text() -> None:
+    answers = [Answer(str(number), [1], [2]) for number in range(3)]
+    assert [len(side) for side in split(answers, 1e-9)] == [2, 1]
+    assert [len(side) for side in split(answers, 0.999999)] == [1, 2]
+    assert [len(side) for side in split(answers, 0.0)] == [3, 0]
+    assert [len(side) for side in split(answers[:1], 0.5)] == [1, 0]
+
+
+def test_distilled_answers_are_read(tmp_path: Path, tokenizer: Tokenizer) -> None:
+    path = tmp_path / "answers.jsonl"
+    records = [
+        {"id": 1, "prompt_ids": [1, 2], "answer_ids": [3]},
+        {"id": 2, "prompt_ids": [1] * 9, "answer_ids": [3]},
+    ]
+    append_records(path, records)
+    assert [answer.key for answer in read_training_answers(path, tokenizer, 10)] == ["1", "2"]
+    assert [answer.key for answer in read_training_answers(path, tokenizer, 9)] == ["1"]
+
+
+def test_assistants_turns_are_read_and_all_else_is_prompt(tmp_path: Path, tokenizer: Tokenizer) -> None:
+    messages = [
+        {"role": "user", "content": "a"},
+        {"role": "assistant", "content": "bc"},
+        {"role": "user", "content": "d"},
+        {"role": "assistant", "content": "e"},
+    ]
+    path = tmp_path / "talk.jsonl"
+    path.write_text(json.dumps({"id": "t", "messages": messages}) + "\n", encoding="utf-8")
+    answers = read_training_answers(path, tokenizer, 1000)
+    assert [answer.key for answer in answers] == ["t/1", "t/3"]
+    assert [tokenizer.decode(answer.answer_ids) for answer in answers] == ["bc", "e"]
+    assert all(answer.answer_ids[-1] == END for answer in answers)
+    assert answers[0].prompt_ids == tokenizer.chat(messages[:1])
+    assert answers[1].prompt_ids == tokenizer.chat(messages[:3])
+
+
+def test_a_template_that_rewrites_finished_turns_still_gives_the_turn(tmp_path: Path) -> None:
+    """Here the opening of an unfinished turn is not the beginning of the finished one."""
+    template = (
+        "{% for m in messages %}[{{ m['content'] }}]{% endfor %}"
+        "{% if add_generation_prompt %}<think>{% endif %}"
+    )
+    path = tmp_path / "talk.jsonl"
+    said = [{"from": "human", "value": "a"}, {"from": "gpt", "value": "bc"}]
+    path.write_text(json.dumps({"conversations": said}) + "\n", encoding="utf-8")
+    tokenizer = Tokenizer(tiny_tokenizer(template))
+    (answer,) = read_training_answers(path, tokenizer, 1000)
+    assert tokenizer.decode(answer.prompt_ids) == "[a]<think>"
+    assert tokenizer.decode(answer.answer_ids) == "bc"
+
+
+def test_files_without_answers_are_refused(tmp_path: Path, tokenizer: Tokenizer) -> None:
+    with pytest.raises(UserError, match="make it with `medusa distill`"):
+        read_training_answers(tmp_path / "nothing.jsonl", tokenizer, 10)
+    empty = tmp_path / "empty.jsonl"
+    empty.touch()
+    with pytest.raises(UserError, match="holds no answers to train on"):
+        read_training_answers(empty, tokenizer, 10)
+    prompts = tmp_path / "prompts.jsonl"
+    prompts.write_text('{"prompt": "a"}\n', encoding="utf-8")
+    with pytest.raises(UserError, match="holds no answers to train on"):
+        read_training_answers(prompts, tokenizer, 10)
+
+
+def test_answers_of_a_larger_vocabulary_are_refused() -> None:
+    check_ids([Answer("a", [1], [4, 9])], 10)
+    with pytest.raises(UserError, match="hold token 9, but the model's ids end at 8"):
+        check_ids([Answer("a", [1], [4, 9])], 9)

@@ -1,0 +1,248 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from medusa_decoding.distill import DistillConfig, distill
+from medusa_decoding.distill.answers import append_records
+from medusa_decoding.errors import UserError
+from medusa_decoding.generation import load
+from medusa_decoding.heads import from_pretrained
+from medusa_decoding.training import TrainingConfig, train
+from medusa_decoding.training.checkpoint import CHECKPOINT_FILE, load_checkpoint
+from tests.tiny import tiny_llama
+
+PERIOD = [10, 20, 30, 40]
+END = 256
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_llama(tmp_path_factory.mktemp("base"))
+
+
+@pytest.fixture
+def make_config(model: Path, tmp_path: Path) -> Any:
+    """A config for a text that repeats four tokens, begun at another one in each answer."""
+    data = tmp_path / "data" / "answers.jsonl"
+    data.parent.mkdir()
+    append_records(
+        data,
+        (
+            {"id": number, "prompt_ids": [number, 3], "answer_ids": (PERIOD * 4)[number % 4 :][:11]}
+            for number in range(30)
+        ),
+    )
+    defaults = {
+        "model": str(model), "data": data, "out": tmp_path / "heads", "num_heads": 3, "draft_vocabulary": 8,
+        "epochs": 3, "batch_tokens": 32, "learning_rate": 0.02, "validation_fraction": 0.1,
+    }  # fmt: skip
+
+    def make(**fields: Any) -> TrainingConfig:
+        return TrainingConfig.of(**{**defaults, **fields})
+
+    return make
+
+
+def losses_of(config: TrainingConfig) -> list[tuple[int, float]]:
+    losses: list[tuple[int, float]] = []
+    train(config, progress=False, on_step=lambda step, loss: losses.append((step, loss)))
+    return losses
+
+
+def weights_of(folder: Path) -> dict[str, torch.Tensor]:
+    return dict(from_pretrained(folder).state_dict())
+
+
+def assert_same_heads(one: Path, other: Path) -> None:
+    first, second = weights_of(one), weights_of(other)
+    assert first.keys() == second.keys()
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_heads_learn_a_periodic_text(make_config: Any, model: Path) -> None:
+    config = make_config(epochs=40)
+    report = train(config, progress=False)
+    figures = report.accuracies
+    assert figures["top1"] == [1.0, 1.0, 1.0]
+    assert figures["tokens_per_step"] == 4.0
+    assert report.calibration[2]["accuracy"] == 1.0
+    assert report.data["coverage"] == 1.0
+    assert report.finished and report.steps == report.history[-1]["step"]
+    medusa = load(str(model), heads=config.out)
+    assert medusa.heads is not None and medusa.heads.config.calibration is not None
+    plain = medusa.generate([1, 3], speculative=False, max_tokens=8)
+    assert medusa.generate([1, 3], max_tokens=8).tokens == plain.tokens
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"condition": "none"},
+        {"projection": "own", "num_layers": 2},
+        {"projection": "own", "num_layers": 0, "condition": "none"},
+        {"draft_vocabulary": None},
+        {"validation_fraction": 0},
+        {"batch_tokens": 100_000},
+    ],
+)
+def test_every_kind_of_heads_learns_and_loads(make_config: Any, fields: dict[str, Any]) -> None:
+    config = make_config(**{"epochs": 12, **fields})
+    losses = losses_of(config)
+    assert losses[-1][1] < losses[0][1]
+    heads = from_pretrained(config.out)
+    assert heads.config.num_layers == config.num_layers
+    assert (heads.token_map is None) == (config.draft_vocabulary is None)
+    assert heads.token_map is None or {*PERIOD, END} <= set(heads.token_map.tolist())
+
+
+class Stopped(Exception):
+    """Stands for a kill."""
+
+
+def test_resumed_run_equals_the_uninterrupted_one(make_config: Any, tmp_path: Path) -> None:
+    whole = losses_of(make_config(out=tmp_path / "whole"))
+    config = make_config(checkpoint_seconds=1e-9)
+    early: list[tuple[int, float]] = []
+
+    def stop(step: int, loss: float) -> None:
+        early.append((step, loss))
+        if step in (3, len(whole) - 2):
+            raise Stopped
+
+    for _ in range(2):
+        with pytest.raises(Stopped):
+            train(config, progress=False, on_step=stop)
+    late = losses_of(config)
+    assert early + late == whole
+    assert_same_heads(config.out, tmp_path / "whole")
+    one, other = (json.loads((out / "training.json").read_text()) for out in (config.out, tmp_path / "whole"))
+    assert one["history"] == other["history"] and one["calibration"] == other["calibration"]
+    assert not (config.out / CHECKPOINT_FILE).exists()
+
+
+def test_killed_run_goes_on_from_its_last_checkpoint(make_config: Any, tmp_path: Path) -> None:
+    train(make_config(out=tmp_path / "whole"), progress=False)
+    config = make_config(checkpoint_seconds=1e-9)
+    script = f"""
+import os, signal
+from medusa_decoding.training import TrainingConfig, train
+def die(step, loss):
+    if step == 5:
+        os.kill(os.getpid(), signal.SIGKILL)
+train(TrainingConfig.model_validate_json({config.model_dump_json()!r}), progress=False, on_step=die)
+"""
+    assert subprocess.run([sys.executable, "-c", script], check=False).returncode == -9
+    saved = load_checkpoint(config.out)
+    assert saved is not None and saved.step == 5
+    assert losses_of(config)[0][0] == 6
+    assert_same_heads(config.out, tmp_path / "whole")
+
+
+def test_interrupted_run_saves_where_it_is(make_config: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    config = make_config(checkpoint_seconds=1e9)
+
+    def interrupt(step: int, loss: float) -> None:
+        if step == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(config, progress=True, on_step=interrupt)
+    assert "stopped after step 2 of" in capsys.readouterr().err
+    assert losses_of(config)[0][0] == 3
+
+
+def test_finished_run_is_not_repeated(make_config: Any) -> None:
+    config = make_config()
+    report = train(config, progress=False)
+    assert losses_of(config) == []
+    assert train(config, progress=False) == report
+
+
+def test_out_folder_of_another_training_is_refused(make_config: Any) -> None:
+    config = make_config()
+    train(config, progress=False)
+    with pytest.raises(UserError, match="holds a training with epochs 3, not 4"):
+        train(make_config(epochs=4), progress=False)
+    append_records(config.data, [{"id": "new", "prompt_ids": [1], "answer_ids": [2, 3]}])
+    with pytest.raises(UserError, match=r"is not what the training in .* began with"):
+        train(config, progress=False)
+    (config.out / "training.json").unlink()
+    with pytest.raises(UserError, match="holds other heads"):
+        train(config, progress=False)
+
+
+def test_damaged_checkpoint_is_named(make_config: Any) -> None:
+    config = make_config()
+    with pytest.raises(Stopped):
+        train(config, progress=False, on_step=_stop_at_once)
+    (config.out / CHECKPOINT_FILE).write_bytes(b"no checkpoint")
+    with pytest.raises(UserError, match=r"checkpoint\.pt is damaged; delete it"):
+        train(config, progress=False)
+
+
+def _stop_at_once(step: int, loss: float) -> None:
+    raise Stopped
+
+
+def test_unusable_data_is_refused(make_config: Any, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="there is no file"):
+        train(make_config(data=tmp_path / "nothing.jsonl"), progress=False)
+    short = tmp_path / "short" / "answers.jsonl"
+    short.parent.mkdir()
+    append_records(short, [{"id": 1, "prompt_ids": [1], "answer_ids": [END]}])
+    with pytest.raises(UserError, match="too short to train on"):
+        train(make_config(data=short, out=tmp_path / "a"), progress=False)
+    foreign = tmp_path / "foreign" / "answers.jsonl"
+    foreign.parent.mkdir()
+    append_records(foreign, [{"id": 1, "prompt_ids": [1], "answer_ids": [5, 70_000]}])
+    with pytest.raises(UserError, match="hold token 70000"):
+        train(make_config(data=foreign, out=tmp_path / "b"), progress=False)
+
+
+def test_answers_of_distill_train_without_running_the_base_again(
+    make_config: Any, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prompts = tmp_path / "prompts.txt"
+    prompts.write_text("one\ntwo\nthree\nfour\n", encoding="utf-8")
+    out = tmp_path / "own" / "answers.jsonl"
+    distill(DistillConfig.of(model=str(model), prompts=prompts, out=out, max_tokens=12), progress=False)
+    monkeypatch.setattr("medusa_decoding.training.hidden._hidden_states", None)
+    report = train(make_config(data=out, epochs=2), progress=False)
+    # Greedy answers are the base model's own, but for float16's rounding of near-ties.
+    assert report.data["base_agreement"] > 0.95
+
+
+def test_answers_that_are_not_the_models_own_are_warned_of(
+    make_config: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    train(make_config(epochs=1), progress=True)
+    assert "are they its own?" in capsys.readouterr().err
+
+
+def test_card_and_record_hold_the_figures(make_config: Any, model: Path) -> None:
+    config = make_config()
+    report = train(config, progress=False)
+    record = json.loads((config.out / "training.json").read_text(encoding="utf-8"))
+    assert record["recipe"]["learning_rate"] == config.learning_rate
+    assert len(record["history"]) == config.epochs
+    assert record["history"][-1]["top1"] == report.accuracies["top1"]
+    assert len(record["data"]["sha256"]) == 64
+    card = (config.out / "README.md").read_text(encoding="utf-8")
+    assert f"| 2 | {report.accuracies['top1'][1]:.3f} |" in card
+    assert f"{report.accuracies['tokens_per_step']:.2f} tokens per step" in card
+    assert f"# Medusa heads for {model.name}" in card
+    assert str(model) not in card
+
+
+def test_tensorboard_gets_the_losses(make_config: Any) -> None:
+    pytest.importorskip("tensorboard")
+    config = make_config(epochs=1)
+    train(config, progress=False)
+    assert [path.name for path in (config.out / "tensorboard").iterdir()]
