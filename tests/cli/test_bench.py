@@ -46,3 +46,12 @@ def test_the_report_may_go_to_stdout(medusa: Command, model: Path, heads: Path, 
     ended = medusa("bench", model, "--suite", suite, *flags)
     assert json.loads(ended.output)["suite"]["questions"] == 1
     assert "speedup" in ended.error
+
+
+@pytest.mark.parametrize("out", [".", "/proc/report.json"])
+def test_a_report_that_cannot_be_written_is_refused_before_anything_is_measured(
+    medusa: Command, suite: Path, out: str
+) -> None:
+    ended = medusa("bench", "no such model", "--suite", suite, "--json", out)
+    assert ended.status == 2
+    assert f"cannot be written to {out}" in ended.error

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -94,11 +96,18 @@ def test_what_goes_wrong_inside_a_verb_becomes_a_line_and_a_status(
     assert (ended.status, ended.output, ended.error) == (status, "", said)
 
 
-def test_a_fault_of_the_program_is_not_hidden(medusa: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_fault_of_the_program_is_one_line_too_and_shows_where_it_is_if_asked(
+    medusa: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def fail(*_: object, **__: object) -> None:
         raise AssertionError("cannot happen")
 
     monkeypatch.setattr("medusa_decoding.models.download.pull", fail)
+    monkeypatch.delenv("MEDUSA_TRACEBACK", raising=False)
+    ended = medusa("pull", "x")
+    assert (ended.status, ended.error.count("\n")) == (1, 1)
+    assert "AssertionError: cannot happen (MEDUSA_TRACEBACK=1 shows where)" in ended.error
+    monkeypatch.setenv("MEDUSA_TRACEBACK", "1")
     with pytest.raises(AssertionError):
         medusa("pull", "x")
 
@@ -120,3 +129,26 @@ def test_main_exits_with_the_status_of_the_run(monkeypatch: pytest.MonkeyPatch) 
     with pytest.raises(SystemExit) as caught:
         main.main()
     assert caught.value.code == 2
+
+
+def test_text_is_utf8_in_any_locale(model: Path) -> None:
+    arguments = [*COMMAND, "generate", str(model), "-p", "h\u00e9", "--raw", "--json", "--max-tokens", "3"]
+    plain = {**os.environ, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    done = subprocess.run(arguments, capture_output=True, env=plain, check=False)
+    assert done.returncode == 0
+    assert json.loads(done.stdout.decode())["statistics"]["prompt_tokens"] == len("h\u00e9".encode())
+
+
+def test_a_prompt_that_is_no_text_is_refused(model: Path) -> None:
+    arguments = [*COMMAND, "generate", str(model), "-p"]
+    piped = subprocess.run([*arguments, "-"], input=b"\xff\xfe", capture_output=True, check=False)
+    given = subprocess.run([*arguments, b"\xff"], capture_output=True, check=False)
+    assert piped.returncode == given.returncode == 2
+    assert b"stdin is not UTF-8" in piped.stderr
+    assert b"prompt is not UTF-8" in given.stderr
+
+
+def test_a_closed_stdout_is_no_fault() -> None:
+    command = f'{sys.executable} -c "{COMMAND[2]}" --version >&-'
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from errno import EISDIR
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,6 +16,7 @@ import typer
 from medusa_decoding.cli import options as take
 from medusa_decoding.cli.loading import load_medusa
 from medusa_decoding.cli.terminal import note
+from medusa_decoding.errors import UserError
 from medusa_decoding.files import atomic_write
 
 
@@ -51,6 +54,8 @@ def bench(
     fields = {"max_tokens": max_tokens, "temperature": temperature, "top_p": top_p, "seed": seed}
     chosen = GenerationOptions.of(None, fields)
     questions = round_robin(load_suite(suite), limit)
+    if out not in (None, "-"):
+        check_writable(Path(str(out)))
     medusa = load_medusa(
         model,
         heads=heads,
@@ -70,6 +75,20 @@ def bench(
     settings = {"limit": limit, "tree": tree, "acceptance": acceptance, "adapter": adapter}
     settings["quantization"] = "4bit" if load_in_4bit else "8bit" if load_in_8bit else None
     _publish(build_report(medusa, suite, questions, chosen, settings, comparisons, skipped), out)
+
+
+def check_writable(path: Path) -> None:
+    """See before hours of measuring that the report can be written; raises UserError if not."""
+    try:
+        if path.is_dir():
+            raise IsADirectoryError(EISDIR, os.strerror(EISDIR))
+        with atomic_write(path.with_name(f"{path.name}.trial")):
+            pass
+        path.with_name(f"{path.name}.trial").unlink()
+    except OSError as error:
+        raise UserError(
+            f"the report cannot be written to {path} ({error.strerror}): give another file"
+        ) from None
 
 
 def _publish(report: dict[str, Any], out: str | None) -> None:

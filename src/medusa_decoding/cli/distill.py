@@ -34,5 +34,5 @@ def distill(**fields: Any) -> None:
     from medusa_decoding.distill.run import distill as run
 
     chosen = DistillConfig.of(**fields)
-    report = run(chosen, progress=True)
-    note(str(report))
+    note(str(run(chosen, progress=True)))
+    print(chosen.out)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import sys
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -120,7 +121,7 @@ def as_object(medusa: Medusa, generation: Generation) -> dict[str, Any]:
 def _messages(prompt: str, system: str | None, raw: bool) -> str | list[dict[str, Any]]:
     if system is not None and raw:
         raise UserError("--system needs the chat template that --raw turns off: leave one out")
-    text = read_stdin() if prompt == "-" else prompt
+    text = read_stdin() if prompt == "-" else as_utf8(prompt)
     if not text.strip() and not raw:
         raise UserError("the prompt is empty: give a text with -p, or one on stdin with -p -")
     if system is None:
@@ -134,3 +135,11 @@ def read_stdin() -> str:
         return sys.stdin.read().removesuffix("\n")
     except UnicodeDecodeError:
         raise UserError("stdin is not UTF-8 text: convert it first") from None
+
+
+def as_utf8(argument: str) -> str:
+    """An argument of the command line, which Python may have read in another encoding than UTF-8."""
+    try:
+        return os.fsencode(argument).decode()
+    except UnicodeError:
+        raise UserError("the prompt is not UTF-8 text: convert it first") from None

@@ -1,7 +1,7 @@
 """The command `medusa`: its verbs, and how whatever goes wrong becomes one line and an exit status.
 
-0: done. 1: the demo's texts differ, or a fault of this program. 2: a mistake the user can mend. 130:
-interrupted.
+0: done. 1: the demo's texts differ, or a fault of this program (MEDUSA_TRACEBACK=1 shows where). 2: a mistake
+the user can mend. 130: interrupted. 141: the reader of stdout left.
 """
 
 from __future__ import annotations
@@ -14,10 +14,12 @@ from typing import Annotated
 import typer
 
 from medusa_decoding.cli import bench, chat, demo, distill, generate, pull, train
-from medusa_decoding.cli.terminal import quiet_libraries, show_warnings_in_one_line
+from medusa_decoding.cli.terminal import prepare_streams, quiet_libraries, show_warnings_in_one_line
 from medusa_decoding.errors import UserError
 
+FAULT = 1
 INTERRUPTED = 130
+_SHOW_TRACE = "MEDUSA_TRACEBACK"
 # typer brings its own copy of click in some versions and imports click in others: this finds the right one.
 _ClickError: type[Exception] = next(
     kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException"
@@ -62,11 +64,12 @@ for verb in (demo.demo, generate.generate, chat.chat, pull.pull, distill.distill
 
 def main() -> None:
     """Entry point of the console script."""
+    prepare_streams()
     sys.exit(run(sys.argv[1:]))
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Run one command and return its exit status. Nothing but a fault of this program is raised out of it."""
+    """Run one command and return its exit status."""
     quiet_libraries()
     show_warnings_in_one_line()
     try:
@@ -84,6 +87,11 @@ def run(arguments: Sequence[str]) -> int:
         return _complain(f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}")
     except _ClickError as error:
         return _complain(_usage(error))
+    except Exception as error:
+        if os.environ.get(_SHOW_TRACE):
+            raise
+        _complain(f"a fault of medusa itself, {type(error).__name__}: {error} ({_SHOW_TRACE}=1 shows where)")
+        return FAULT
 
 
 def _usage(error: Exception) -> str:
