@@ -96,6 +96,7 @@ def test_the_report_is_json_of_the_agreed_form(report: dict[str, object]) -> Non
     assert read["settings"]["tree"] == "auto"
     assert read["engine"]["dtype"] == "float64"
     assert read["heads"]["num_heads"] == 2
+    assert read["lossless"] is True
     assert read["machine"]["cores"] >= 1
     assert read["skipped"] == [{"question_id": 8, "turn": 1, "reason": "too long"}]
 
@@ -114,3 +115,8 @@ def test_the_table_has_a_line_per_category_and_one_for_all(report: dict[str, obj
     lines = [line.split() for line in console.export_text().splitlines()]
     assert ["maths", "1", "8", "2.00", "1.25", "1/1"] in lines
     assert ["all", "2", "12", "2.00", "1.25", "1/2"] in lines
+
+
+def test_a_table_of_typical_acceptance_says_that_it_is_not_lossless(report: dict[str, object]) -> None:
+    assert "not lossless" not in str(table(report).title)
+    assert "not lossless" in str(table({**report, "lossless": False}).title)

@@ -42,6 +42,10 @@ def test_different_texts_are_shown_and_end_with_status_1(
     assert "probability gap" in ended.output
 
 
+def test_typical_acceptance_says_that_it_is_not_lossless(medusa: Command, model: Path, heads: Path) -> None:
+    assert "not lossless" in medusa("demo", model, "--heads", heads, "--acceptance", "typical", *FLAGS).output
+
+
 def test_a_difference_in_words(model: Path) -> None:
     medusa = load(str(model), dtype="float64")
     found = Difference(4, (34, 35), (0.51, 0.5))

@@ -1,14 +1,15 @@
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import pytest
 import typer
 from pydantic import BaseModel, Field
 from typer.testing import CliRunner
 
-from medusa_decoding.cli.fields import options_of
+from medusa_decoding.cli.fields import options_of, spread
 
 
 class Recipe(BaseModel):
@@ -85,3 +86,29 @@ def test_the_help_shows_the_configurations_own_defaults() -> None:
     assert "About rate. [default: 0.5]" in shown
     assert "About keep. [default: on]" in shown
     assert "About layers.\n" in shown
+
+
+@dataclass(frozen=True)
+class Group:
+    """Options that verbs share."""
+
+    width: Annotated[int, typer.Option(help="About width.")] = 3
+    deep: bool = False
+
+
+def test_a_dataclass_argument_becomes_its_fields_as_options_in_its_place() -> None:
+    given: list[object] = []
+
+    @spread
+    def verb(*, name: str, group: Group, loud: bool = False) -> None:
+        """Do it."""
+        given.extend([name, group, loud])
+
+    app = typer.Typer(rich_markup_mode=None)
+    app.command()(verb)
+    runner = CliRunner(env={"COLUMNS": "200"})
+    assert runner.invoke(app, ["n", "--width", "5", "--loud"]).exit_code == 0
+    assert given == ["n", Group(width=5), True]
+    shown = runner.invoke(app, ["--help"]).output
+    assert shown.index("--width") < shown.index("--deep") < shown.index("--loud")
+    assert "About width.  [default: 3]" in shown

@@ -134,6 +134,7 @@ def describe(medusa: Medusa) -> Json:
             "device": device,
             "dtype": str(getattr(medusa.engine, "dtype", "")).removeprefix("torch."),
         },
+        "lossless": medusa.acceptance is None or medusa.acceptance.lossless,
         "heads": None
         if heads is None
         else {"name": medusa.heads_name, **heads.config.model_dump(mode="json")},
@@ -183,8 +184,11 @@ def show_token(medusa: Medusa, token: int) -> str:
 def table(report: Json) -> Table:
     """The report for people: a line per category and one for all of them."""
     medusa, plain = report["variants"]["medusa"], report["variants"]["autoregressive"]
+    kept = "" if report["lossless"] else ", typical acceptance: not lossless"
     result = Table(
-        title=f"{report['model']} with {report['heads']['name']}", title_justify="left", box=box.SIMPLE_HEAD
+        title=f"{report['model']} with {report['heads']['name']}{kept}",
+        title_justify="left",
+        box=box.SIMPLE_HEAD,
     )
     result.add_column("category")
     for name in ("turns", "tokens", "tokens/step", "speedup", "identical"):

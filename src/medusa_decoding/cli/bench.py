@@ -14,13 +14,16 @@ from typing import Annotated, Any
 import typer
 
 from medusa_decoding.cli import options as take
+from medusa_decoding.cli.fields import spread
 from medusa_decoding.cli.loading import load_medusa
 from medusa_decoding.cli.terminal import note
 from medusa_decoding.errors import UserError
 from medusa_decoding.files import atomic_write
 
 
+@spread
 def bench(
+    *,
     model: take.Model,
     suite: Annotated[
         Path, typer.Option(metavar="FILE.jsonl", help="Questions in Spec-Bench's form.", show_default=False)
@@ -32,17 +35,8 @@ def bench(
         int | None, typer.Option(metavar="N", min=1, help="Only N questions, in turn from each category.")
     ] = None,
     max_tokens: take.MaxTokens = 128,
-    temperature: take.Temperature = 0.0,
-    top_p: take.TopP = 1.0,
-    seed: take.Seed = 0,
-    heads: take.Heads = None,
-    tree: take.Tree = "auto",
-    acceptance: take.Acceptance = "exact",
-    device: take.Device = "auto",
-    dtype: take.Dtype = "auto",
-    load_in_4bit: take.In4Bit = False,
-    load_in_8bit: take.In8Bit = False,
-    adapter: take.Adapter = None,
+    choice: take.Choice,
+    loading: take.Loading,
 ) -> None:
     """Measure the heads on a suite of prompts.
 
@@ -51,29 +45,23 @@ def bench(
     from medusa_decoding.bench.suite import load_suite, round_robin
     from medusa_decoding.generation.options import GenerationOptions
 
-    fields = {"max_tokens": max_tokens, "temperature": temperature, "top_p": top_p, "seed": seed}
-    chosen = GenerationOptions.of(None, fields)
+    chosen = GenerationOptions.of(None, {**choice.fields(), "max_tokens": max_tokens})
     questions = round_robin(load_suite(suite), limit)
     if out not in (None, "-"):
         check_writable(Path(str(out)))
-    medusa = load_medusa(
-        model,
-        heads=heads,
-        tree=tree,
-        acceptance=acceptance,
-        device=device,
-        dtype=dtype,
-        in_4bit=load_in_4bit,
-        in_8bit=load_in_8bit,
-        adapter=adapter,
-    )
+    medusa = load_medusa(model, loading)
     from medusa_decoding.bench.report import build_report
     from medusa_decoding.bench.run import run_suite
 
     with _progress(sum(len(question.turns) for question in questions)) as advance:
         comparisons, skipped = run_suite(medusa, questions, chosen, advance)
-    settings = {"limit": limit, "tree": tree, "acceptance": acceptance, "adapter": adapter}
-    settings["quantization"] = "4bit" if load_in_4bit else "8bit" if load_in_8bit else None
+    settings = {
+        "limit": limit,
+        "tree": loading.tree,
+        "acceptance": loading.acceptance,
+        "quantization": loading.quantization,
+        "adapter": loading.adapter,
+    }
     _publish(build_report(medusa, suite, questions, chosen, settings, comparisons, skipped), out)
 
 

@@ -6,11 +6,12 @@ import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from medusa_decoding.cli import options as take
+from medusa_decoding.cli.fields import spread
 from medusa_decoding.cli.loading import is_lossless, load_medusa
 from medusa_decoding.cli.terminal import coloured, figures, is_coloured, legend, note, write_pieces
 from medusa_decoding.errors import UserError
@@ -27,30 +28,18 @@ _HELP = (
 _PROMPT_COLOUR = "1;34"
 
 
+@spread
 def chat(
+    *,
     model: take.Model,
     system: take.System = None,
     show_drafts: Annotated[
         bool, typer.Option("--show-drafts", help="Colour each token by the head that guessed it.")
     ] = False,
     max_tokens: take.MaxTokens = 1024,
-    temperature: take.Temperature = 0.0,
-    top_p: take.TopP = 1.0,
-    top_k: take.TopK = 0,
-    min_p: take.MinP = 0.0,
-    repetition_penalty: take.RepetitionPenalty = 1.0,
-    presence_penalty: take.PresencePenalty = 0.0,
-    frequency_penalty: take.FrequencyPenalty = 0.0,
-    seed: take.Seed = 0,
-    heads: take.Heads = None,
+    sampling: take.Sampling,
     no_heads: take.NoHeads = False,
-    tree: take.Tree = "auto",
-    acceptance: take.Acceptance = "exact",
-    device: take.Device = "auto",
-    dtype: take.Dtype = "auto",
-    load_in_4bit: take.In4Bit = False,
-    load_in_8bit: take.In8Bit = False,
-    adapter: take.Adapter = None,
+    loading: take.Loading,
 ) -> None:
     """Talk with a model.
 
@@ -58,30 +47,8 @@ def chat(
     """
     from medusa_decoding.generation.options import GenerationOptions
 
-    fields: dict[str, Any] = {
-        "max_tokens": max_tokens,
-        "temperature": temperature,
-        "top_p": top_p,
-        "top_k": top_k,
-        "min_p": min_p,
-        "repetition_penalty": repetition_penalty,
-        "presence_penalty": presence_penalty,
-        "frequency_penalty": frequency_penalty,
-        "seed": seed,
-    }
-    chosen = GenerationOptions.of(None, fields)
-    medusa = load_medusa(
-        model,
-        heads=heads,
-        no_heads=no_heads,
-        tree=tree,
-        acceptance=acceptance,
-        device=device,
-        dtype=dtype,
-        in_4bit=load_in_4bit,
-        in_8bit=load_in_8bit,
-        adapter=adapter,
-    )
+    chosen = GenerationOptions.of(None, {**sampling.fields(), "max_tokens": max_tokens})
+    medusa = load_medusa(model, loading, no_heads=no_heads)
     if not medusa.tokenizer.has_chat_template:
         raise UserError(f"{model} has no chat template: use 'medusa generate' to continue a text")
     talk = Chat(medusa, medusa.conversation(system), chosen, show_drafts and is_coloured(sys.stdout))

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from medusa_decoding.cli import options as take
-from medusa_decoding.cli.loading import load_medusa
+from medusa_decoding.cli.fields import spread
+from medusa_decoding.cli.loading import is_lossless, load_medusa
 from medusa_decoding.cli.terminal import coloured, legend, rates, write_pieces
 from medusa_decoding.errors import UserError
 
@@ -20,16 +21,14 @@ PROMPT = "Explain in a few sentences why the sky is blue."
 _BOLD, _GREEN, _RED = "1", "1;32", "1;31"
 
 
+@spread
 def demo(
+    *,
     model: Annotated[str, typer.Argument(metavar="MODEL", help="As for the other verbs.")] = "smollm2",
     prompt: Annotated[str, typer.Option("--prompt", "-p", metavar="TEXT", help="What to ask.")] = PROMPT,
-    heads: take.Heads = None,
     max_tokens: take.MaxTokens = 128,
-    temperature: take.Temperature = 0.0,
-    seed: take.Seed = 0,
-    tree: take.Tree = "auto",
-    device: take.Device = "auto",
-    dtype: take.Dtype = "auto",
+    choice: take.Choice,
+    loading: take.Loading,
 ) -> int:
     """Answer one prompt plainly and with heads, and compare.
 
@@ -37,9 +36,8 @@ def demo(
     """
     from medusa_decoding.generation.options import GenerationOptions
 
-    fields = {"max_tokens": max_tokens, "temperature": temperature, "seed": seed}
-    options = GenerationOptions.of(None, fields)
-    medusa = load_medusa(model, heads=heads, tree=tree, device=device, dtype=dtype)
+    options = GenerationOptions.of(None, {**choice.fields(), "max_tokens": max_tokens})
+    medusa = load_medusa(model, loading)
     if medusa.heads is None:
         raise UserError(
             f"there are no heads for {model}: train some with 'medusa train' and give --heads DIR"
@@ -60,7 +58,8 @@ def _show(medusa: Medusa, prompt: str, options: GenerationOptions, *, speculativ
     """Write one answer as it comes, with its figures below."""
     assert medusa.heads is not None
     count = medusa.heads.config.num_heads
-    _title(f"with {count} Medusa heads" if speculative else "plainly, one token per step")
+    kept = "" if is_lossless(medusa) else ", typical acceptance: not lossless"
+    _title(f"with {count} Medusa heads{kept}" if speculative else "plainly, one token per step")
     if speculative and coloured("x", _BOLD, sys.stdout) != "x":
         print(legend(count))
     stream = medusa.stream(prompt, options, speculative=speculative)

@@ -1,11 +1,12 @@
-"""Options from the fields of a configuration: a verb shows what the model of its settings says, and cannot
-drift.
+"""Options from fields: of a configuration, so that a verb shows what that says and cannot drift, or of a
+dataclass of options that several verbs share.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
@@ -30,7 +31,6 @@ def options_of(
     def decorate(verb: Verb) -> Verb:
         signature = inspect.signature(verb, eval_str=True)
         own = [one for one in signature.parameters.values() if one.kind is not inspect.Parameter.VAR_KEYWORD]
-        own = [one.replace(kind=inspect.Parameter.KEYWORD_ONLY) for one in own]
         named = {one.name for one in own}
         generated = [
             _parameter(name, field, helps[name], all_optional)
@@ -43,13 +43,42 @@ def options_of(
                 **{name: value for name, value in given.items() if name in named or value is not None}
             )
 
-        parameters = sorted([*generated, *own], key=lambda one: one.name != "model")
-        call.__name__, call.__doc__ = verb.__name__, verb.__doc__
-        call.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-        call.__annotations__ = {one.name: one.annotation for one in parameters}
-        return call
+        return _with_parameters(call, verb, sorted([*generated, *own], key=lambda one: one.name != "model"))
 
     return decorate
+
+
+def spread(verb: Verb) -> Verb:
+    """Give a verb, whose arguments are all keywords, the fields of its dataclass arguments as options.
+
+    The verb is called with the dataclasses.
+    """
+    groups: dict[str, Any] = {}
+    parameters: list[inspect.Parameter] = []
+    for one in inspect.signature(verb, eval_str=True).parameters.values():
+        if dataclasses.is_dataclass(one.annotation):
+            groups[one.name] = one.annotation
+            parameters.extend(inspect.signature(groups[one.name], eval_str=True).parameters.values())
+        else:
+            parameters.append(one)
+
+    def call(**given: Any) -> Any:
+        made = {
+            name: group(**{field.name: given.pop(field.name) for field in dataclasses.fields(group)})
+            for name, group in groups.items()
+        }
+        return verb(**given, **made)
+
+    return _with_parameters(call, verb, parameters)
+
+
+def _with_parameters(call: Verb, verb: Verb, parameters: Sequence[inspect.Parameter]) -> Verb:
+    """`call` with the name and help of `verb`, and with `parameters`, as keywords, for typer to see."""
+    parameters = [one.replace(kind=inspect.Parameter.KEYWORD_ONLY) for one in parameters]
+    call.__name__, call.__doc__ = verb.__name__, verb.__doc__
+    call.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    call.__annotations__ = {one.name: one.annotation for one in parameters}
+    return call
 
 
 def _parameter(name: str, field: FieldInfo, text: str, optional: bool) -> inspect.Parameter:

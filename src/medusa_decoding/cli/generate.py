@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from medusa_decoding.cli import options as take
+from medusa_decoding.cli.fields import spread
 from medusa_decoding.cli.loading import is_lossless, load_medusa
 from medusa_decoding.cli.terminal import figures, note, write_pieces
 from medusa_decoding.errors import UserError
@@ -19,7 +20,9 @@ if TYPE_CHECKING:
     from medusa_decoding.generation import Generation, Medusa
 
 
+@spread
 def generate(
+    *,
     model: take.Model,
     prompt: Annotated[
         str,
@@ -32,24 +35,13 @@ def generate(
         bool, typer.Option("--raw", help="Give the prompt as it is, without chat template.")
     ] = False,
     max_tokens: take.MaxTokens = 256,
-    temperature: take.Temperature = 0.0,
-    top_p: take.TopP = 1.0,
-    top_k: take.TopK = 0,
-    min_p: take.MinP = 0.0,
-    repetition_penalty: take.RepetitionPenalty = 1.0,
-    presence_penalty: take.PresencePenalty = 0.0,
-    frequency_penalty: take.FrequencyPenalty = 0.0,
-    seed: take.Seed = 0,
-    stop: take.Stop = None,
-    heads: take.Heads = None,
+    sampling: take.Sampling,
+    stop: Annotated[
+        list[str] | None,
+        typer.Option(metavar="TEXT", help="End before this text. May be given several times."),
+    ] = None,
     no_heads: take.NoHeads = False,
-    tree: take.Tree = "auto",
-    acceptance: take.Acceptance = "exact",
-    device: take.Device = "auto",
-    dtype: take.Dtype = "auto",
-    load_in_4bit: take.In4Bit = False,
-    load_in_8bit: take.In8Bit = False,
-    adapter: take.Adapter = None,
+    loading: take.Loading,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print one JSON object instead of the text.")
     ] = False,
@@ -61,34 +53,10 @@ def generate(
     """
     from medusa_decoding.generation.options import GenerationOptions
 
-    fields: dict[str, Any] = {
-        "max_tokens": max_tokens,
-        "temperature": temperature,
-        "top_p": top_p,
-        "top_k": top_k,
-        "min_p": min_p,
-        "repetition_penalty": repetition_penalty,
-        "presence_penalty": presence_penalty,
-        "frequency_penalty": frequency_penalty,
-        "seed": seed,
-        "stop": tuple(stop or ()),
-        "raw": raw,
-    }
+    fields = {**sampling.fields(), "max_tokens": max_tokens, "stop": tuple(stop or ()), "raw": raw}
     chosen = GenerationOptions.of(None, fields)
     messages = _messages(prompt, system, raw)
-    medusa = load_medusa(
-        model,
-        heads=heads,
-        no_heads=no_heads,
-        tree=tree,
-        acceptance=acceptance,
-        device=device,
-        dtype=dtype,
-        in_4bit=load_in_4bit,
-        in_8bit=load_in_8bit,
-        adapter=adapter,
-        progress=not quiet,
-    )
+    medusa = load_medusa(model, loading, no_heads=no_heads, progress=not quiet)
     stream = medusa.stream(messages, chosen)
     if as_json:
         for _ in stream:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
+from medusa_decoding.cli.options import Loading
 from medusa_decoding.cli.terminal import busy
 from medusa_decoding.errors import UserError
 
@@ -11,26 +12,11 @@ if TYPE_CHECKING:
     from medusa_decoding.generation import Medusa
 
 
-def load_medusa(
-    model: str,
-    *,
-    heads: str | None = None,
-    no_heads: bool = False,
-    tree: str = "auto",
-    acceptance: Literal["exact", "typical"] = "exact",
-    device: str = "auto",
-    dtype: str = "auto",
-    in_4bit: bool = False,
-    in_8bit: bool = False,
-    adapter: str | None = None,
-    progress: bool = True,
-) -> Medusa:
-    """`medusa_decoding.load` with the command line's options. Raises UserError where two contradict each
-    other.
-    """
-    if heads is not None and no_heads:
+def load_medusa(model: str, loading: Loading, *, no_heads: bool = False, progress: bool = True) -> Medusa:
+    """`medusa_decoding.load` with the command line's options; raises UserError where two contradict."""
+    if loading.heads is not None and no_heads:
         raise UserError("--heads and --no-heads contradict each other: leave one out")
-    if in_4bit and in_8bit:
+    if loading.load_in_4bit and loading.load_in_8bit:
         raise UserError("--load-in-4bit and --load-in-8bit contradict each other: leave one out")
     from medusa_decoding.models import resolve
 
@@ -41,13 +27,13 @@ def load_medusa(
 
         return load(
             model,
-            heads=None if no_heads else heads or "auto",
-            tree=tree,
-            acceptance=acceptance,
-            device=device,
-            dtype=dtype,
-            quantization="4bit" if in_4bit else "8bit" if in_8bit else None,
-            adapter=adapter,
+            heads=None if no_heads else loading.heads or "auto",
+            tree=loading.tree,
+            acceptance=loading.acceptance,
+            device=loading.device,
+            dtype=loading.dtype,
+            quantization=loading.quantization,
+            adapter=loading.adapter,
             progress=progress,
         )
 
