@@ -72,12 +72,11 @@ def _explanation(name: str, error: BaseException) -> str:
                 return text.format(name=name, error=_one_line(cause))
         if type(cause).__module__.split(".")[0] in _NETWORK_LIBRARIES:
             return _UNREACHABLE.format(name=name)
-    said = _one_line(error)
-    if "trust_remote_code" in said:
+    if "trust_remote_code" in str(error):
         return (
             f"{name} brings its own code, which is never run here; use a model that transformers itself knows"
         )
-    return f"{name} cannot be loaded ({said}); check that it is a complete causal language model"
+    return f"{name} cannot be loaded ({_one_line(error)}); check that it is a complete causal language model"
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:

@@ -50,6 +50,8 @@ def tokenizer_of(file: GgufFile) -> PreTrainedTokenizerFast:
     # Padding tokens without a text must not fall together.
     tokens = [token or f"[EMPTY_{index}]" for index, token in enumerate(tokens)]
     vocabulary = _Vocabulary(keys, tokens, {token: index for index, token in enumerate(tokens)})
+    if len(vocabulary.ids) < len(tokens):
+        raise file.damaged("a token comes twice in its vocabulary")
     backend, adds_bos = _byte_level(vocabulary) if kind == "gpt2" else _sentence_piece(vocabulary)
     _declare_added_tokens(backend, vocabulary)
     names = _special_names(vocabulary, kind)

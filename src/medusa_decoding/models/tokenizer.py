@@ -30,16 +30,16 @@ class Tokenizer:
     def __init__(self, tokenizer: Any, eos_ids: Iterable[int] = ()) -> None:
         self.tokenizer = tokenizer
         self._spell, self._drops_first_space = spelling_of(tokenizer)
-        self._tokens: list[str | None] = tokenizer.convert_ids_to_tokens(list(range(len(tokenizer))))
+        # Some vocabularies have holes, so their length is not the highest id.
+        size = max(tokenizer.get_vocab().values()) + 1
+        self._tokens: list[str | None] = tokenizer.convert_ids_to_tokens(list(range(size)))
         self._special_ids, self._literal = _added_tokens(tokenizer)
         self._bytes: dict[int, bytes] = {}
         self.eos_ids: frozenset[int] = frozenset({*eos_ids, *self._declared_ends()})
 
     @property
     def vocabulary_size(self) -> int:
-        """Number of ids that the tokenizer knows, added tokens included; the model's own table may be
-        longer.
-        """
+        """One more than the highest id of any token; the model's own table may be longer."""
         return len(self._tokens)
 
     @property
