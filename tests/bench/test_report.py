@@ -86,7 +86,7 @@ def test_the_report_is_json_of_the_agreed_form(report: dict[str, object]) -> Non
         1.25,
     )
     assert medusa["identical"] == {"texts": 1, "of": 2, "fraction": 0.5}
-    assert medusa["head_acceptance"] == [1.0]
+    assert medusa["head_acceptance"] == [1.0, 0.0]
     assert medusa["rows_per_step"] == 16
     assert medusa["prefill"] == {"tokens": 8, "seconds": 3.0}
     assert read["categories"]["maths"]["speedup"] == 1.25

@@ -108,7 +108,7 @@ def build_report(
             "categories": categories(questions),
         },
         "settings": {**options.model_dump(mode="json"), **settings},
-        "variants": variants(totals, comparisons),
+        "variants": variants(totals, comparisons, medusa.heads.config.num_heads if medusa.heads else 0),
         "categories": {
             name: category([one for one in comparisons if one.question.category == name])
             for name in categories([one.question for one in comparisons])
@@ -141,11 +141,15 @@ def describe(medusa: Medusa) -> Json:
     }
 
 
-def variants(totals: Totals, comparisons: Sequence[Comparison]) -> Json:
-    """Figures of both variants over the whole suite."""
+def variants(totals: Totals, comparisons: Sequence[Comparison], heads: int) -> Json:
+    """Figures of both variants over the whole suite.
+
+    head_acceptance: of each head, the share of steps in which its guess became text.
+    """
     plain = _variant(totals.plain, sum(one.plain.prefill_seconds for one in comparisons), comparisons)
     medusa = _variant(totals.medusa, sum(one.medusa.prefill_seconds for one in comparisons), comparisons)
-    shares = [_rounded(ratio(count, totals.medusa.steps)) for count in totals.medusa.accepted]
+    accepted = totals.medusa.accepted + [0] * (heads - len(totals.medusa.accepted))
+    shares = [_rounded(ratio(count, totals.medusa.steps)) for count in accepted]
     nodes = _rounded(ratio(totals.medusa.nodes, totals.medusa.steps))
     return {
         "autoregressive": plain,
