@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from pathlib import Path
 
 import pytest
@@ -55,3 +56,13 @@ def test_a_difference_in_words(model: Path) -> None:
     assert words.endswith("probability gap 0.01")
     ended = dataclasses.replace(found, tokens=(None, 35), probabilities=(None, 0.5))
     assert "the end plainly" in describe(medusa, ended)
+
+
+@pytest.mark.real
+def test_the_demo_of_the_packaged_heads_takes_fewer_steps_for_the_same_text(medusa: Command) -> None:
+    ended = medusa("demo", "--max-tokens", "24")
+    assert (ended.status, ended.error) == (0, "")
+    assert "identical: yes\n" in ended.output
+    steps = [int(found) for found in re.findall(r"tokens per step, (\d+) steps", ended.output)]
+    assert steps[0] == 23
+    assert steps[1] < steps[0]
