@@ -136,6 +136,17 @@ def test_loading_a_damaged_file_is_one_line(small: Path, tmp_path: Path) -> None
         load_base_model(Source("gguf", "cut.gguf", path=cut))
 
 
+def test_control_characters_of_the_file_do_not_reach_the_terminal(tmp_path: Path) -> None:
+    writer = gguf.GGUFWriter(tmp_path / "m.gguf", "a\n\x1b[31mb")
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    with pytest.raises(UserError) as caught:
+        load_base_model(Source("gguf", "m.gguf", path=tmp_path / "m.gguf"))
+    assert str(caught.value).isprintable()
+
+
 def test_a_folder_in_place_of_the_file_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="cannot be read"):
         GgufFile(tmp_path)

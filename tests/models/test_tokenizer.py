@@ -1,13 +1,14 @@
 from __future__ import annotations
 
+import copy
 import functools
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tokenizers import AddedToken, decoders, models, pre_tokenizers
 from tokenizers import Tokenizer as Backend
-from tokenizers import decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from medusa_decoding.errors import UserError
@@ -105,6 +106,14 @@ def test_bytes_of_tokens() -> None:
     assert level.token_bytes(level.vocabulary_size) == level.token_bytes(-1) == b""
     every = {level.token_bytes(token) for token in range(level.vocabulary_size)}
     assert {bytes([byte]) for byte in range(256)} <= every
+
+
+def test_bytes_of_added_tokens() -> None:
+    for kind, token, text in (("sentence_piece", "▁▁▁▁▁", "     "), ("byte_level", "<a b>é", "<a b>é")):
+        inner = copy.deepcopy(tokenizer_named(kind).tokenizer)
+        inner.add_tokens([AddedToken(token, normalized=False)])
+        tokenizer = Tokenizer(inner)
+        assert tokenizer.token_bytes(inner.convert_tokens_to_ids(token)) == text.encode()
 
 
 def test_special_tokens_are_skipped_or_shown() -> None:

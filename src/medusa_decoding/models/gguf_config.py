@@ -38,7 +38,7 @@ def config_of(file: GgufFile) -> PreTrainedConfig:
     build = ARCHITECTURES.get(keys.architecture)
     if build is None:
         raise UserError(
-            f"{file.path.name} holds a model of architecture '{keys.architecture}'; GGUF files of "
+            f"{file.path.name} holds a model of architecture {keys.architecture!r}; GGUF files of "
             f"{', '.join(sorted(ARCHITECTURES))} are read: {_INSTEAD}"
         )
     if keys.integer("expert_count", 0) > 0:

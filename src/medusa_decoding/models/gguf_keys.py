@@ -25,35 +25,35 @@ class Keys:
         """The text under `key`."""
         value = self._get(key, default)
         if not isinstance(value, str):
-            raise self.file.damaged(f"no text under '{key}'")
+            raise self.file.damaged(f"no text under {key!r}")
         return value
 
     def integer(self, key: str, default: int | None = None) -> int:
         """The integer under `key`; it counts something, so it is not negative."""
         value = self._get(key, default)
         if not isinstance(value, int) or isinstance(value, bool) or value < 0:
-            raise self.file.damaged(f"no count under '{key}'")
+            raise self.file.damaged(f"no count under {key!r}")
         return value
 
     def positive(self, key: str, default: int | None = None) -> int:
         """The integer above zero under `key`."""
         value = self.integer(key, default)
         if value == 0:
-            raise self.file.damaged(f"zero under '{key}'")
+            raise self.file.damaged(f"zero under {key!r}")
         return value
 
     def number(self, key: str, default: float | None = None) -> float:
         """The finite number under `key`."""
         value = self._get(key, default)
         if not isinstance(value, int | float) or isinstance(value, bool) or not math.isfinite(value):
-            raise self.file.damaged(f"no number under '{key}'")
+            raise self.file.damaged(f"no number under {key!r}")
         return float(value)
 
     def flag(self, key: str, default: bool) -> bool:
         """The truth value under `key`."""
         value = self._get(key, default)
         if not isinstance(value, bool):
-            raise self.file.damaged(f"no truth value under '{key}'")
+            raise self.file.damaged(f"no truth value under {key!r}")
         return value
 
     def token_id(self, name: str, vocabulary: int) -> int | None:
@@ -70,7 +70,7 @@ class Keys:
         """The list under `key`, every element of type `kind`."""
         found = self._get(key, None)
         if not isinstance(found, list) or not all(type(value) is kind for value in found):
-            raise self.file.damaged(f"no list of {kind.__name__} under '{key}'")
+            raise self.file.damaged(f"no list of {kind.__name__} under {key!r}")
         return found
 
     def _full(self, key: str) -> str:

@@ -75,7 +75,7 @@ class GgufFile:
     def shape(self, name: str) -> tuple[int, ...]:
         """The shape of the tensor `name`, outermost dimension first."""
         if name not in self.tensors:
-            raise self.damaged(f"tensor '{name}' is missing")
+            raise self.damaged(f"tensor {name!r} is missing")
         return self.tensors[name].shape
 
     def tensor(self, name: str) -> Array:
@@ -87,7 +87,7 @@ class GgufFile:
             values: Array = dequantize(raw.reshape(*shape[:-1], -1), info.type)
         except NotImplementedError as error:
             raise UserError(
-                f"{self.path.name}: tensor '{name}' is of type {info.type.name}, which cannot be "
+                f"{self.path.name}: tensor {name!r} is of type {info.type.name}, which cannot be "
                 "dequantised here; use another quantisation (Q4_K_M and Q8_0 work)"
             ) from error
         return values.reshape(shape)
@@ -127,22 +127,22 @@ class GgufFile:
         start = -(-self._position // alignment) * alignment
         for info in infos:
             if start + info.offset + info.size > len(self._bytes):
-                raise ValueError(f"tensor '{info.name}' ends beyond the end of the file")
+                raise ValueError(f"tensor {info.name!r} ends beyond the end of the file")
             if info.name in self.tensors:
-                raise ValueError(f"tensor '{info.name}' comes twice")
+                raise ValueError(f"tensor {info.name!r} comes twice")
             self.tensors[info.name] = replace(info, offset=start + info.offset)
 
     def _tensor_info(self) -> TensorInfo:
         name = self._text()
         rank = self._scalar(_UINT32)
         if not 1 <= rank <= _HIGHEST_RANK:
-            raise ValueError(f"tensor '{name}' has {rank} dimensions")
+            raise ValueError(f"tensor {name!r} has {rank} dimensions")
         shape = tuple(reversed(struct.unpack(f"<{rank}Q", self._take(8 * rank))))
         kind = gguf.GGMLQuantizationType(self._scalar(_UINT32))
         offset = self._scalar(_UINT64)
         block, block_bytes = gguf.GGML_QUANT_SIZES[kind]
         if 0 in shape or shape[-1] % block:
-            raise ValueError(f"tensor '{name}' of type {kind.name} has shape {list(shape)}")
+            raise ValueError(f"tensor {name!r} of type {kind.name} has shape {list(shape)}")
         return TensorInfo(name, shape, kind, offset, math.prod(shape) // block * block_bytes)
 
     def _take(self, count: int) -> memoryview:

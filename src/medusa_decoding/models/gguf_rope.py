@@ -50,7 +50,7 @@ def _scaling(keys: Keys, base: float, frequencies: int) -> dict[str, Any]:
     if kind == "yarn":
         return _yarn(keys, factor)
     raise UserError(
-        f"{keys.file.path.name}: rotary scaling '{kind}' is not read from GGUF; "
+        f"{keys.file.path.name}: rotary scaling {kind!r} is not read from GGUF; "
         "give the model's safetensors folder or Hub id instead"
     )
 
@@ -106,5 +106,5 @@ def _llama3_divisors(count: int, base: float, factor: float) -> Array:
 def _divisors(keys: Keys, tensor: str, count: int) -> Array:
     values = keys.file.tensor(tensor).astype(np.float64).reshape(-1)
     if len(values) != count or not np.all(np.isfinite(values)) or values.min() <= 0:
-        raise keys.file.damaged(f"the rotary factors in '{tensor}' make no sense")
+        raise keys.file.damaged(f"the rotary factors in {tensor!r} make no sense")
     return values

@@ -43,7 +43,7 @@ def tokenizer_of(file: GgufFile) -> PreTrainedTokenizerFast:
     kind = keys.text("tokenizer.ggml.model")
     if kind not in ("gpt2", "llama"):
         raise UserError(
-            f"{file.path.name} has a tokenizer of kind '{kind}'; kinds 'gpt2' and 'llama' are read: "
+            f"{file.path.name} has a tokenizer of kind {kind!r}; kinds 'gpt2' and 'llama' are read: "
             "give the model's safetensors folder or Hub id instead"
         )
     tokens = keys.values("tokenizer.ggml.tokens", str)

@@ -57,9 +57,9 @@ def _checked_names(file: GgufFile, config: PreTrainedConfig) -> dict[str, str]:
     expected = _shapes(config)
     for name, target in names.items():
         if target not in expected:
-            raise file.damaged(f"tensor '{name}' has no place in a model of type {config.model_type}")
+            raise file.damaged(f"tensor {name!r} has no place in a model of type {config.model_type}")
         if file.shape(name) != expected[target]:
-            raise file.damaged(f"tensor '{name}' has shape {file.shape(name)}, not {expected[target]}")
+            raise file.damaged(f"tensor {name!r} has shape {file.shape(name)}, not {expected[target]}")
     missing = expected.keys() - set(names.values())
     if missing:
         raise file.damaged(f"{len(missing)} weights are missing, {min(missing)} among them")

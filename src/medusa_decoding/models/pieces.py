@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
@@ -47,14 +48,23 @@ def _word_piece(token: str) -> bytes:
     return token[2:].encode() if token.startswith("##") else f" {token}".encode()
 
 
-Spelling = Callable[[str], bytes]
+@dataclass(frozen=True)
+class Spelling:
+    """How a tokenizer spells bytes.
+
+    Attributes:
+        of_token: the bytes of a token of the vocabulary.
+        of_added: the bytes of a token that was added to it.
+        drops_first_space: a text's first space is an artefact, which decoding leaves out.
+    """
+
+    of_token: Callable[[str], bytes]
+    of_added: Callable[[str], bytes]
+    drops_first_space: bool
 
 
-def spelling_of(tokenizer: Any) -> tuple[Spelling, bool]:
-    """How `tokenizer` spells bytes, and whether a text's first space is an artefact that decoding drops.
-
-    Args:
-        tokenizer: a transformers tokenizer.
+def spelling_of(tokenizer: Any) -> Spelling:
+    """How `tokenizer`, one of transformers, spells bytes.
 
     Raises:
         UserError: the tokenizer decodes in a way that is not known here.
@@ -62,24 +72,28 @@ def spelling_of(tokenizer: Any) -> tuple[Spelling, bool]:
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is None:
         if hasattr(tokenizer, "sp_model"):
-            return _sentence_piece, bool(getattr(tokenizer, "add_prefix_space", True))
+            return _by_sentence_piece(bool(getattr(tokenizer, "add_prefix_space", True)))
         raise UserError(
             f"the tokenizer {type(tokenizer).__name__} has no tokenizer.json; "
             "save it once as a fast tokenizer and use that folder"
         )
-    steps = list(_steps(json.loads(backend.to_str()).get("decoder")))
+    steps = _steps(json.loads(backend.to_str()).get("decoder"))
     kinds = {step["type"] for step in steps}
     if "ByteLevel" in kinds:
-        return _byte_level, False
+        return Spelling(_byte_level, str.encode, drops_first_space=False)
     if "Metaspace" in kinds:
-        return _sentence_piece, any(step.get("prepend_scheme", "always") != "never" for step in steps)
+        return _by_sentence_piece(any(step.get("prepend_scheme", "always") != "never" for step in steps))
     if "Replace" in kinds:
-        return _sentence_piece, "Strip" in kinds
+        return _by_sentence_piece("Strip" in kinds)
     if kinds <= {"WordPiece"}:
-        return _word_piece, True
+        return Spelling(_word_piece, _word_piece, drops_first_space=True)
     raise UserError(
-        f"a tokenizer that decodes by {', '.join(sorted(kinds))} is not supported; use another base model"
+        f"a tokenizer that decodes by {', '.join(sorted(kinds))} is not supported; use another model"
     )
+
+
+def _by_sentence_piece(drops_first_space: bool) -> Spelling:
+    return Spelling(_sentence_piece, _sentence_piece, drops_first_space)
 
 
 def _steps(decoder: dict[str, Any] | None) -> list[dict[str, Any]]:

@@ -107,7 +107,7 @@ def pre_tokenizer_named(name: str) -> PreTokenizer:
     """
     if name not in PRE_TOKENIZERS:
         raise UserError(
-            f"the GGUF file's pre-tokenizer '{name}' is not among {', '.join(sorted(PRE_TOKENIZERS))}; "
+            f"the GGUF file's pre-tokenizer {name!r} is not among {', '.join(sorted(PRE_TOKENIZERS))}; "
             "give the model's safetensors folder or Hub id instead"
         )
     return PRE_TOKENIZERS[name]

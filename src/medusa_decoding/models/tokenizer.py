@@ -29,7 +29,7 @@ class Tokenizer:
 
     def __init__(self, tokenizer: Any, eos_ids: Iterable[int] = ()) -> None:
         self.tokenizer = tokenizer
-        self._spell, self._drops_first_space = spelling_of(tokenizer)
+        self._spelling = spelling_of(tokenizer)
         # Some vocabularies have holes, so their length is not the highest id.
         size = max(tokenizer.get_vocab().values()) + 1
         self._tokens: list[str | None] = tokenizer.convert_ids_to_tokens(list(range(size)))
@@ -100,9 +100,9 @@ class Tokenizer:
 
     def _spelled(self, token_id: int) -> bytes:
         if token_id in self._literal:
-            return self._literal[token_id].encode()
+            return self._spelling.of_added(self._literal[token_id])
         token = self._tokens[token_id] if 0 <= token_id < len(self._tokens) else None
-        return b"" if token is None else self._spell(token)
+        return b"" if token is None else self._spelling.of_token(token)
 
     def _declared_ends(self) -> set[int]:
         ends = {token_id for token_id, text in self._literal.items() if text in _TURN_ENDS}
@@ -118,7 +118,7 @@ class TokenStream:
 
     def __init__(self, tokenizer: Tokenizer, *, skip_special: bool = True) -> None:
         self._bytes_of = tokenizer.token_bytes if skip_special else tokenizer._literal_bytes
-        self._drop_space = tokenizer._drops_first_space
+        self._drop_space = tokenizer._spelling.drops_first_space
         self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
 
     def push(self, ids: Iterable[int]) -> str:
