@@ -26,7 +26,6 @@ BELOW: dict[str, set[str]] = {
     "bench": {"decoding", "engines", "heads", "models", "generation"},
     "cli": {"decoding", "engines", "heads", "models", "generation", "distill", "training", "bench"},
     "__init__": {"generation"},
-    "__main__": {"cli"},
 }
 NUMPY_ONLY = "decoding"
 
