@@ -136,8 +136,10 @@ def _written(store: torch.Tensor, states: torch.Tensor, place: Placement) -> tor
         base = place.length - place.rows
         store[place.first, :, base : place.length] = states[0]
     else:
-        columns = place.bases[:, None] + torch.arange(place.rows, device=store.device)
-        store[place.slots[:, None], :, columns] = states.transpose(1, 2)
+        # A model spread over several devices has layers elsewhere than the placement.
+        slots, bases = place.slots.to(store.device), place.bases.to(store.device)
+        columns = bases[:, None] + torch.arange(place.rows, device=store.device)
+        store[slots[:, None], :, columns] = states.transpose(1, 2)
     if place.contiguous:
         return store[place.first : place.first + batch, :, : place.length]
-    return store[place.slots, :, : place.length]
+    return store[place.slots.to(store.device), :, : place.length]

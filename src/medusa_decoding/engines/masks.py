@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,45 +25,47 @@ class MaskStyle:
     by_layer_type: bool
 
 
+# Fields of a config that tell of windows, chunks or selections which a model applies by itself, by place in
+# the cache and not by position.
+FOREIGN = re.compile(r"window|attention_chunk|attention_types|local_att|block_size|index_topk|lsh_att")
+UNDERSTOOD = frozenset(
+    ["sliding_window", "use_sliding_window", "max_window_layers", "sliding_window_pattern"]
+)
+
+
 def mask_style(model: Any) -> MaskStyle | None:
     """How `model` takes masks, or None where its attention is of a kind that no mask given from outside can
     express.
     """
     config = model.config.get_text_config()
-    window = getattr(config, "sliding_window", None)
     kinds = set(getattr(config, "layer_types", None) or [])
-    if kinds - {"full_attention", "sliding_attention"} or _other_windows(config):
+    source = _decoder_source(model)
+    if source is None or kinds - {"full_attention", "sliding_attention"} or _foreign_attention(config):
         return None
-    if _takes_dictionary(model):
+    # Some configs carry a window that their model never looks at.
+    window = getattr(config, "sliding_window", None) if "sliding" in source else None
+    # Models with several kinds of layers look for a dictionary of masks in their decoder's forward.
+    if "attention_mask, dict)" in source:
         return MaskStyle(
             {kind: window if kind == "sliding_attention" else None for kind in sorted(kinds)}, True
         )
     if len(kinds) > 1:
         return None
-    if kinds:
-        window = window if kinds == {"sliding_attention"} else None
-    return MaskStyle({"all": window}, False)
+    return MaskStyle({"all": None if kinds == {"full_attention"} else window}, False)
 
 
-def _takes_dictionary(model: Any) -> bool:
-    """transformers' models with several kinds of layers look for a dictionary of masks in their decoder's
-    forward.
-    """
+def _decoder_source(model: Any) -> str | None:
+    """The source text of the decoder's forward, None where it cannot be had."""
     try:
         decoder = model.get_decoder() if hasattr(model, "get_decoder") else model.base_model
-        source = inspect.getsource(type(decoder).forward)
+        return inspect.getsource(type(decoder).forward)
     except (AttributeError, OSError, TypeError):
-        return False
-    return "attention_mask, dict)" in source
+        return None
 
 
-def _other_windows(config: Any) -> bool:
-    """Windows or chunks that a model applies by itself, by place in the cache and not by position."""
-    known = {"sliding_window", "use_sliding_window", "max_window_layers", "sliding_window_pattern"}
+def _foreign_attention(config: Any) -> bool:
     return any(
-        ("window" in name or "attention_chunk" in name or name == "attention_types")
-        and name.lstrip("_") not in known
-        and bool(value)
+        FOREIGN.search(name) is not None and name.lstrip("_") not in UNDERSTOOD and bool(value)
         for name, value in vars(config).items()
     )
 

@@ -9,6 +9,9 @@ shape: exact in practice in float64 and, but for near-ties, in float32 (docs/exa
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -63,17 +66,21 @@ class TorchEngine:
     """A base model in torch.
 
     model: a Hugging Face causal LM in eval mode. Raises UserError where its architecture cannot verify trees;
-    use `PlainEngine` then.
+    use `PlainEngine` then. context_length: the model's own by default; less, with a warning, where its rotary
+    scaling would change in between.
     """
 
     def __init__(self, model: Any, context_length: int | None = None, support: Support | None = None) -> None:
         self.model = model
         self.support = support or inspect_model(model)
         config = model.config.get_text_config()
-        self.context_length = int(context_length or getattr(config, "max_position_embeddings", 0) or 2**31)
+        self.context_length = self._context(
+            int(context_length or getattr(config, "max_position_embeddings", 0) or 2**31)
+        )
         head = model.get_output_embeddings()
-        self.vocabulary_size = (
-            int(head.weight.shape[0]) if hasattr(head, "weight") else int(config.vocab_size)
+        # Quantised weights are packed, so their shape tells nothing.
+        self.vocabulary_size = int(
+            head.out_features if hasattr(head, "out_features") else head.weight.shape[0]
         )
         self.device: torch.device = model.get_input_embeddings().weight.device
         self.dtype: torch.dtype = model.get_input_embeddings().weight.dtype
@@ -81,15 +88,17 @@ class TorchEngine:
         self._slots: dict[int, _Slot] = {}
         self._handles = 0
         self._pass: Rows | None = None
-        self._wanted: torch.Tensor | None = None
-        self._captured: torch.Tensor | None = None
-        # The hook keeps the lm_head from computing logits of rows nobody asks for, and shows its input: the
-        # hidden state.
-        self._hook = head.register_forward_pre_hook(self._select_rows)
 
-    def __del__(self) -> None:
-        if hasattr(self, "_hook"):
-            self._hook.remove()
+    def _context(self, asked: int) -> int:
+        most = self.support.positions
+        if most is None or asked <= most:
+            return asked
+        warnings.warn(
+            f"this model's rotary scaling changes after {most} positions, where kept keys would not fit; "
+            f"its context is cut from {asked} to {most} tokens",
+            stacklevel=3,
+        )
+        return most
 
     def open(self) -> int:
         """Begin a sequence in the lowest free slot."""
@@ -113,6 +122,7 @@ class TorchEngine:
     @torch.inference_mode()
     def forward(self, rows: Rows) -> TorchVerified:
         """Run the base model over `rows`, in one call per group of sequences with similar numbers of rows."""
+        assert int(rows.positions.max()) < self.context_length
         self._pass = rows
         place = np.full(len(rows), -1, np.int64)
         logits, hidden, found = [], [], 0
@@ -151,8 +161,8 @@ class TorchEngine:
             [slot.index for slot in slots], [slot.length for slot in slots], tokens.shape[1], self.device
         )
         self._cache.place(placement, 1 + max(slot.index for slot in self._slots.values()))
-        self._wanted = torch.from_numpy(np.flatnonzero(wanted)).to(self.device)
-        try:
+        chosen = torch.from_numpy(np.flatnonzero(wanted)).to(self.device)
+        with _selected_rows(self.model.get_output_embeddings(), chosen) as hidden:
             output = self.model(
                 input_ids=torch.from_numpy(tokens).to(self.device),
                 position_ids=torch.from_numpy(shape.positions).to(self.device),
@@ -160,18 +170,28 @@ class TorchEngine:
                 past_key_values=self._cache,
                 use_cache=True,
             )
-        finally:
-            self._wanted = None
-        hidden, self._captured = self._captured, None
-        assert hidden is not None
-        return output.logits[0], hidden
+        return output.logits[0], hidden[0]
 
-    def _select_rows(self, _: Any, arguments: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...] | None:
-        if self._wanted is None:
-            return None
+
+@contextmanager
+def _selected_rows(head: torch.nn.Module, chosen: torch.Tensor) -> Iterator[list[torch.Tensor]]:
+    """While open, the lm_head computes logits of the chosen rows only, as one sequence; the list receives its
+    input, the hidden states of those rows.
+
+    The hook is gone afterwards: the model's other users must not notice it.
+    """
+    hidden: list[torch.Tensor] = []
+
+    def select(_: Any, arguments: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
         states = arguments[0]
-        self._captured = states.reshape(-1, states.shape[-1])[self._wanted]
-        return (self._captured[None], *arguments[1:])
+        hidden.append(states.reshape(-1, states.shape[-1])[chosen.to(states.device)])
+        return (hidden[0][None], *arguments[1:])
+
+    hook = head.register_forward_pre_hook(select)
+    try:
+        yield hidden
+    finally:
+        hook.remove()
 
 
 def _groups(rows: Rows) -> list[_Group]:
