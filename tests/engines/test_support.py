@@ -56,7 +56,7 @@ def test_a_failed_trial_is_an_error() -> None:
     model = build("Granite")
     inspect_model(model)
     model.model.layers[1] = Backwards(model.model.layers[1])
-    with pytest.raises(UserError, match="'granite'.*other logits than plain decoding.*--no-heads"):
+    with pytest.raises(UserError, match=r"'granite'.*other logits than plain decoding.*--no-heads"):
         inspect_model(model)
 
 
