@@ -11,7 +11,7 @@ from pathlib import Path
 
 @contextmanager
 def atomic_write(path: Path | str) -> Iterator[Path]:
-    """Yield a temporary path beside `path`; on success it replaces `path` in one rename, on failure it is removed.
+    """Yield a temporary path beside `path`; on success it replaces `path` in one rename, else it is removed.
 
     The folder is created if need be. The temporary file keeps the suffix, because some writers look at it.
     """

@@ -92,7 +92,8 @@ class PlainEngine:
 
     def truncate(self, sequence: int, length: int) -> None:
         """Only to nothing: a recurrent state cannot be stepped back. Raises UserError otherwise."""
-        if length and length != len(self._texts[sequence].tokens):
+        text = self._texts[sequence]
+        if length and length != len(text.tokens):
             raise UserError("this model's state cannot be stepped back; begin the sequence again")
         if not length:
             self._texts[sequence] = _Text()

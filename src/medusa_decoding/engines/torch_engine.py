@@ -41,17 +41,24 @@ class TorchVerified:
 
     def argmax(self, rows: IntArray) -> IntArray:
         """(n,) the likeliest next token of each row, ties to the lowest id."""
-        best: IntArray = self._logits.argmax(-1).cpu().numpy()[self._place[rows]]
+        places = self._place[rows]
+        assert (places >= 0).all(), "asked for a row that was not wanted"
+        best: IntArray = self._logits.argmax(-1).cpu().numpy()[places]
         return best
 
     def logits(self, row: int) -> FloatArray:
         """(vocabulary,) the row's logits in float64."""
-        values: FloatArray = self._logits[int(self._place[row])].double().cpu().numpy()
+        values: FloatArray = self._logits[self._place_of(row)].double().cpu().numpy()
         return values
 
     def hidden(self, row: int) -> torch.Tensor:
         """(hidden size,) the input of the model's lm_head for this row."""
-        return self._hidden[int(self._place[row])]
+        return self._hidden[self._place_of(row)]
+
+    def _place_of(self, row: int) -> int:
+        place = int(self._place[row])
+        assert place >= 0, "asked for a row that was not wanted"
+        return place
 
 
 @dataclass(frozen=True)
