@@ -18,15 +18,9 @@ TOLERANCE = 1e-9
 FLOAT32_INSIDE = 3e-5
 
 
-def random_tree(random: np.random.Generator, nodes: int, depth: int | None = None) -> Tree:
-    """A random tree; with depth 1, say, all nodes are children of the root."""
-    parents = [-1]
-    depths = [0]
-    for node in range(1, nodes):
-        open_nodes = [other for other in range(node) if depth is None or depths[other] < depth]
-        parent = int(random.choice(open_nodes))
-        parents.append(parent)
-        depths.append(depths[parent] + 1)
+def random_tree(random: np.random.Generator, nodes: int, reach: int = 99) -> Tree:
+    """A random tree; with reach 2, say, a node's parent is one of the two before it, so it is deep."""
+    parents = [-1, *(int(random.integers(max(0, node - reach), node)) for node in range(1, nodes))]
     return Tree(random.integers(0, VOCABULARY, nodes), np.array(parents), np.ones(nodes))
 
 

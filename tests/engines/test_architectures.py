@@ -28,8 +28,10 @@ def test_rows_equal_plain_forwards(name: str) -> None:
     for handle, prompt in zip(handles, prompts, strict=True):
         passes.feed(handle, prompt[:2])
         passes.feed(handle, prompt[2:])
-    for sizes in ((8, 7), (1, 6), (9, 2)):
-        trees = {handle: random_tree(random, size) for handle, size in zip(handles, sizes, strict=True)}
+    for sizes, reach in (((8, 7), 99), ((1, 6), 99), ((14, 11), 2), ((2, 5), 99)):
+        trees = {
+            handle: random_tree(random, size, reach) for handle, size in zip(handles, sizes, strict=True)
+        }
         passes.verify(trees)
         passes.commit(trees, {handle: int(random.integers(len(tree))) for handle, tree in trees.items()})
     for handle in handles:
