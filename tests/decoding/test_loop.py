@@ -8,12 +8,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from medusa_decoding.decoding import (
+    AdaptivePlanner,
     BestFirstPlanner,
     Decoder,
     Planner,
     SamplingParameters,
     StaticPlanner,
     Step,
+    StepCost,
     TypicalAcceptance,
 )
 from medusa_decoding.decoding import Sequence as Text
@@ -47,7 +49,13 @@ def knowing(prompt: list[int], text: list[int], right: float = 1.0, heads: int =
     return KnowingDrafter([[*prompt, *text]], VOCABULARY, heads=heads, right=right)
 
 
+# Rows are nearly free, or dear: large trees, or trees only now and then.
+COSTS = (
+    StepCost((1, 16), {0: (5.0, 5.1), 20: (5.0, 9.0)}, {1: 0.1}),
+    StepCost((1, 2), {0: (5.0, 7.0)}, {1: 2.0, 4: 3.0}),
+)
 planners = st.one_of(
+    st.builds(AdaptivePlanner, st.sampled_from(COSTS), st.integers(1, 20)),
     st.builds(BestFirstPlanner, st.integers(1, 20)),
     st.sets(st.lists(st.integers(0, 2), min_size=1, max_size=4).map(tuple), max_size=8).map(
         lambda paths: StaticPlanner(

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 from medusa_decoding.decoding import Statistics
@@ -7,9 +8,9 @@ from medusa_decoding.decoding import Statistics
 
 def test_counts_per_head() -> None:
     statistics = Statistics()
-    statistics.count_step([0, 1, 1, 2, 3], guessed=2, emitted=3)
-    statistics.count_step([0, 1, 2], guessed=0, emitted=1)
-    statistics.count_step([0], guessed=0, emitted=1)
+    statistics.count_step(np.array([0, 1, 1, 2, 3]), guessed=2, emitted=3)
+    statistics.count_step(np.array([0, 1, 2]), guessed=0, emitted=1)
+    statistics.count_step(np.array([0]), guessed=0, emitted=1)
     assert (statistics.steps, statistics.tokens, statistics.nodes) == (3, 5, 9)
     assert statistics.drafted == [3, 2, 1]
     assert statistics.accepted == [1, 1]

@@ -193,3 +193,14 @@ def test_static_tree_equals_a_filter_of_its_choices(guesses: Proposals, paths: s
     heads, ranks = guesses.tokens.shape
     expected = [path for path in choices if len(path) <= heads and max(path) < ranks]
     assert ranks_of(grown, guesses) == [(), *expected]
+
+
+@settings(deadline=None, derandomize=True)
+@given(proposals(), st.integers(1, 12), st.integers(1, 12))
+def test_a_first_part_of_a_best_first_tree_is_the_smaller_best_first_tree(
+    guesses: Proposals, nodes: int, more: int
+) -> None:
+    cut, grown = best_first(9, guesses, nodes + more).prefix(nodes), best_first(9, guesses, nodes)
+    for name in ("tokens", "parents", "probabilities", "depths"):
+        assert getattr(cut, name).tolist() == getattr(grown, name).tolist()
+    assert grown.depths.tolist() == Tree(grown.tokens, grown.parents, grown.probabilities).depths.tolist()

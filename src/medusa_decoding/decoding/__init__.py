@@ -4,15 +4,27 @@ Knows no engine and no files.
 """
 
 from medusa_decoding.decoding.acceptance import Acceptance, ExactAcceptance, TypicalAcceptance
+from medusa_decoding.decoding.adaptive import AdaptivePlanner
+from medusa_decoding.decoding.cost import StepCost
 from medusa_decoding.decoding.loop import Decoder, Sequence, Step
 from medusa_decoding.decoding.planner import BestFirstPlanner, StaticPlanner
-from medusa_decoding.decoding.protocols import Context, Drafter, Engine, NoDrafter, Planner, Rows, Verified
+from medusa_decoding.decoding.protocols import (
+    Context,
+    Drafter,
+    Engine,
+    NoDrafter,
+    Outcome,
+    Planner,
+    Rows,
+    Verified,
+)
 from medusa_decoding.decoding.sampling import Distribution, SamplingParameters
 from medusa_decoding.decoding.stats import Statistics
 from medusa_decoding.decoding.tree import Proposals, Tree
 
 __all__ = [
     "Acceptance",
+    "AdaptivePlanner",
     "BestFirstPlanner",
     "Context",
     "Decoder",
@@ -21,6 +33,7 @@ __all__ = [
     "Engine",
     "ExactAcceptance",
     "NoDrafter",
+    "Outcome",
     "Planner",
     "Proposals",
     "Rows",
@@ -29,6 +42,7 @@ __all__ = [
     "StaticPlanner",
     "Statistics",
     "Step",
+    "StepCost",
     "Tree",
     "TypicalAcceptance",
     "Verified",

@@ -21,6 +21,7 @@ from medusa_decoding.decoding.protocols import (
     Drafter,
     Engine,
     NoDrafter,
+    Outcome,
     Planner,
     Rows,
     Verified,
@@ -29,7 +30,7 @@ from medusa_decoding.decoding.protocols import (
 )
 from medusa_decoding.decoding.sampling import Distribution, SamplingParameters, distribution, uniform
 from medusa_decoding.decoding.stats import Statistics
-from medusa_decoding.decoding.tree import IntArray, Tree
+from medusa_decoding.decoding.tree import IntArray, Proposals, Tree
 
 FinishReason = Literal["stop", "length"]
 
@@ -158,7 +159,7 @@ class Decoder:
         yet committed.
         """
         started = time.perf_counter()
-        trees = self._draft([sequence for sequence in sequences if sequence.tokens])
+        trees, asked = self._draft([sequence for sequence in sequences if sequence.tokens])
         drafted = time.perf_counter()
         parts = [self._part(sequence, trees.get(id(sequence))) for sequence in sequences]
         verified = self.engine.forward(concatenate([part.rows for part in parts]))
@@ -166,21 +167,29 @@ class Decoder:
         done = time.perf_counter()
         kept, outcomes = self._accept(judged)
         self.engine.commit(kept)
+        self._report([(part, tokens) for part, _, tokens in outcomes if part.tree is not None], asked)
         ended = time.perf_counter()
         return [
             self._account(part, accepted, tokens, drafted - started, done - drafted, ended - started)
             for part, accepted, tokens in outcomes
         ]
 
-    def _draft(self, sequences: Seq[Sequence]) -> dict[int, Tree]:
+    def _draft(self, sequences: Seq[Sequence]) -> tuple[dict[int, Tree], bool]:
+        """A tree for each sequence, by its id, and whether the drafter was asked."""
         if not sequences:
-            return {}
-        contexts = [Context([*sequence.prompt, *sequence.tokens], sequence.hidden) for sequence in sequences]
-        proposals = self.drafter.propose(contexts)
+            return {}, False
         # A node deeper than the tokens still wanted could never be used.
         depths = [self._limit(sequence) - len(sequence.tokens) - 1 for sequence in sequences]
-        trees = self.planner.grow([context.root for context in contexts], proposals, depths)
-        return {id(sequence): tree for sequence, tree in zip(sequences, trees, strict=True)}
+        asked = max(depths) > 0 and self.planner.drafts(len(sequences))
+        proposals = self._proposals(sequences) if asked else [Proposals.none() for _ in sequences]
+        roots, contexts = zip(*((one.tokens[-1], one.committed) for one in sequences), strict=True)
+        trees = self.planner.grow(roots, proposals, depths, contexts)
+        return {id(sequence): tree for sequence, tree in zip(sequences, trees, strict=True)}, asked
+
+    def _proposals(self, sequences: Seq[Sequence]) -> list[Proposals]:
+        return self.drafter.propose(
+            [Context([*sequence.prompt, *sequence.tokens], sequence.hidden) for sequence in sequences]
+        )
 
     def _limit(self, sequence: Sequence) -> int:
         """The most tokens of the text, so that prompt and text fit the context."""
@@ -256,6 +265,13 @@ class Decoder:
             outcomes.append((part, accepted, tokens))
         return np.array(kept, np.int64), outcomes
 
+    def _report(self, grown: Seq[tuple[_Part, list[int]]], asked: bool) -> None:
+        """Tell the planner what became of its trees."""
+        if grown:
+            contexts = [int(part.rows.positions[0]) for part, _ in grown]
+            rows, emitted = [len(part.rows) for part, _ in grown], [len(tokens) for _, tokens in grown]
+            self.planner.observe(Outcome(asked, contexts, rows, emitted))
+
     @staticmethod
     def _account(
         part: _Part, accepted: Accepted | None, tokens: list[int], draft: float, verify: float, total: float
@@ -266,7 +282,7 @@ class Decoder:
             statistics.prefill_seconds += total
         else:
             guessed = min(len(accepted.path) - 1, len(tokens))
-            statistics.count_step(part.tree.depths.tolist(), guessed, len(tokens))
+            statistics.count_step(part.tree.depths, guessed, len(tokens))
             statistics.draft_seconds += draft
             statistics.verify_seconds += verify
             statistics.decode_seconds += total

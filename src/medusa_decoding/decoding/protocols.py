@@ -130,12 +130,43 @@ class NoDrafter:
         return [Proposals.none() for _ in contexts]
 
 
+@dataclass(frozen=True)
+class Outcome:
+    """What one step brought the sequences that had a tree in it: what a planner learns from.
+
+    drafted: whether the drafter was asked. contexts: tokens committed before the step. rows: of the tree.
+    emitted: tokens that became text, the base model's own included. All but the first: one per sequence.
+    """
+
+    drafted: bool
+    contexts: Sequence[int]
+    rows: Sequence[int]
+    emitted: Sequence[int]
+
+
 class Planner(Protocol):
     """Decides which guesses are worth a row of the next forward pass."""
 
-    def grow(self, roots: Sequence[int], proposals: Sequence[Proposals], depths: Sequence[int]) -> list[Tree]:
-        """One tree per sequence, no deeper than its entry of `depths`."""
+    def drafts(self, count: int) -> bool:
+        """Whether the guesses for `count` sequences are worth asking for in the coming step."""
+        return True
+
+    def grow(
+        self,
+        roots: Sequence[int],
+        proposals: Sequence[Proposals],
+        depths: Sequence[int],
+        contexts: Sequence[int],
+    ) -> list[Tree]:
+        """One tree per sequence, no deeper than its entry of `depths`.
+
+        contexts: how many tokens each sequence has committed.
+        """
         ...
+
+    def observe(self, outcome: Outcome) -> None:
+        """Be told, after each step with trees, what came of them."""
+        return
 
 
 def as_rows(

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass, field
+
+import numpy as np
+
+from medusa_decoding.decoding.tree import IntArray
 
 
 @dataclass
@@ -42,30 +45,28 @@ class Statistics:
         """Mean time of a step: draft, verify, accept, commit."""
         return self.decode_seconds / self.steps if self.steps else 0.0
 
-    def count_step(self, depths: Iterable[int], guessed: int, emitted: int) -> None:
+    def count_step(self, depths: IntArray, guessed: int, emitted: int) -> None:
         """Count one step: depths of the tree's nodes, how many emitted tokens were guesses, how many were
         emitted.
         """
         self.steps += 1
         self.tokens += emitted
-        for depth in depths:
-            self.nodes += 1
-            if depth > 0:
-                _at_least(self.drafted, depth)[depth - 1] += 1
-        for head in range(guessed):
-            _at_least(self.accepted, head + 1)[head] += 1
+        self.nodes += len(depths)
+        if len(depths) > 1:
+            _add(self.drafted, np.bincount(depths)[1:].tolist())
+        _add(self.accepted, [1] * guessed)
 
     def add(self, other: Statistics) -> None:
         """Add another decode's counts and times."""
         for name, value in vars(other).items():
             if isinstance(value, list):
-                mine = _at_least(getattr(self, name), len(value))
-                for place, count in enumerate(value):
-                    mine[place] += count
+                _add(getattr(self, name), value)
             else:
                 setattr(self, name, getattr(self, name) + value)
 
 
-def _at_least(counts: list[int], length: int) -> list[int]:
-    counts.extend([0] * (length - len(counts)))
-    return counts
+def _add(counts: list[int], more: list[int]) -> None:
+    """Add `more` to `counts` place by place, longer if need be."""
+    counts.extend([0] * (len(more) - len(counts)))
+    for place, count in enumerate(more):
+        counts[place] += count

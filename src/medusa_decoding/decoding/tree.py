@@ -109,6 +109,14 @@ class Tree:
             node = int(self.parents[node])
         return nodes[::-1]
 
+    def prefix(self, nodes: int) -> Tree:
+        """The tree of the first `nodes` nodes, at least one: whole, because parents stand before children."""
+        if nodes >= len(self):
+            return self
+        cut = Tree(self.tokens[:nodes], self.parents[:nodes], self.probabilities[:nodes])
+        cut.__dict__["depths"] = self.depths[:nodes]
+        return cut
+
     def up_to_depth(self, depth: int) -> Tree:
         """The tree without the nodes deeper than `depth`."""
         keep = np.flatnonzero(self.depths <= depth)
@@ -146,12 +154,15 @@ def best_first(root: int, proposals: Proposals, nodes: int, depth: int | None = 
     >>> best_first(11, two_heads, 5).tokens.tolist()
     [11, 21, 22, 31, 32]
     """
-    limit = proposals.depth if depth is None else min(depth, proposals.depth)
-    guesses, chances = proposals.tokens.tolist(), proposals.probabilities.tolist()
-    tokens, parents, probabilities = [root], [-1], [1.0]
+    limit = max(0, proposals.depth if depth is None else min(depth, proposals.depth))
+    # A guess of rank r needs r better ones in the tree. Lists, because this runs at each step and indexing an
+    # array costs ten times as much.
+    guesses = proposals.tokens[:limit, : nodes - 1].tolist()
+    chances = proposals.probabilities[:limit, : nodes - 1].tolist()
+    tokens, parents, probabilities, depths = [root], [-1], [1.0], [0]
     opened = 0
     # An entry is (-path probability, order of opening, parent node, parent's probability, head, rank).
-    frontier = [(-chances[0][0], 0, 0, 1.0, 0, 0)] if limit > 0 else []
+    frontier = [(-chances[0][0], 0, 0, 1.0, 0, 0)] if limit and nodes > 1 else []
     while frontier and len(tokens) < nodes:
         negative, _, parent, above, head, rank = heapq.heappop(frontier)
         if negative >= 0.0:
@@ -160,6 +171,7 @@ def best_first(root: int, proposals: Proposals, nodes: int, depth: int | None = 
         tokens.append(guesses[head][rank])
         parents.append(parent)
         probabilities.append(-negative)
+        depths.append(head + 1)
         if rank + 1 < len(chances[head]):
             opened += 1
             heapq.heappush(
@@ -168,7 +180,9 @@ def best_first(root: int, proposals: Proposals, nodes: int, depth: int | None = 
         if head + 1 < limit:
             opened += 1
             heapq.heappush(frontier, (negative * chances[head + 1][0], opened, node, -negative, head + 1, 0))
-    return Tree(np.array(tokens, np.int64), np.array(parents, np.int64), np.array(probabilities, np.float64))
+    tree = Tree(np.array(tokens, np.int64), np.array(parents, np.int64), np.array(probabilities, np.float64))
+    tree.__dict__["depths"] = np.array(depths, np.int64)
+    return tree
 
 
 def parse_choices(paths: Iterable[Sequence[int]]) -> Choices:

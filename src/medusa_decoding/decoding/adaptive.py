@@ -1,0 +1,148 @@
+"""The planner that knows what rows cost on this machine (docs/planner.md).
+
+Throughput over a whole run is to be best, tokens per millisecond. A step of n rows takes t(n) and brings, by
+the heads' own probabilities, E(n) tokens: one, and for each guess the probability that its path is right. If
+the run makes lambda tokens per millisecond, t(n) milliseconds are worth lambda * t(n) tokens elsewhere, so
+the best step is the one with the largest E(n) - lambda * t(n).
+
+Nothing here reads a clock: the same texts get the same trees.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from medusa_decoding.decoding.cost import StepCost
+from medusa_decoding.decoding.protocols import Outcome, Planner
+from medusa_decoding.decoding.tree import FloatArray, IntArray, Proposals, Tree, best_first
+
+MEMORY = 0.98
+"""The weight of the past in the running rate: it looks back over some fifty steps."""
+ALLOWANCE = 0.01
+"""The share of the time that trying guesses again may cost where they never pay."""
+EAGERNESS = 0.2
+"""The same share right after the first loss."""
+LONGEST_PAUSE = 64
+MOST_CREDIT = 2.0
+"""What guesses may have earned, in plain steps, and lose again before they are paused."""
+
+
+class AdaptivePlanner(Planner):
+    """Best-first trees as large as pays on this machine at this moment; no guesses for a while where they do
+    not.
+
+    cost: of this engine and drafter. limit: the most rows of one step, over all its sequences; each sequence
+    has its root in any case. The running rate and the pauses are kept over texts, so one planner serves one
+    engine, in any number of decodes one after the other.
+    """
+
+    def __init__(self, cost: StepCost, limit: int = 32) -> None:
+        assert limit >= 1
+        self.cost = cost
+        self.limit = limit
+        # Both in plain steps, those of one row per sequence: what the steps brought, what they took.
+        self._brought = self._took = 1.0
+        self._credit = 0.0
+        self._pause = self._last_pause = 0
+
+    @property
+    def speedup(self) -> float:
+        """The running rate, as a multiple of the rate of plain decoding; never below it, since plain decoding
+        is always open.
+        """
+        return max(1.0, self._brought / self._took)
+
+    def drafts(self, count: int) -> bool:
+        """False during a pause."""
+        return self._pause == 0
+
+    def grow(
+        self,
+        roots: Sequence[int],
+        proposals: Sequence[Proposals],
+        depths: Sequence[int],
+        contexts: Sequence[int],
+    ) -> list[Tree]:
+        """The likeliest guesses of all sequences together, as many as pay."""
+        count = len(roots)
+        most = max(0, self.limit - count)
+        trees = [
+            best_first(root, guesses, most + 1, depth)
+            for root, guesses, depth in zip(roots, proposals, depths, strict=True)
+        ]
+        owners, chances = merged(trees)
+        owners, chances = owners[:most], chances[:most]
+        if not len(chances):
+            return [tree.prefix(1) for tree in trees]
+        times = self.cost.steps(np.arange(count, count + len(chances) + 1), sum(contexts) / count)
+        guesses = best_size(count, chances, times, self.speedup * count / float(times[0]))
+        taken = np.bincount(owners[:guesses], minlength=count).tolist()
+        return [tree.prefix(1 + size) for tree, size in zip(trees, taken, strict=True)]
+
+    def observe(self, outcome: Outcome) -> None:
+        """Keep the running rate, and pause guessing where it costs more than it brings."""
+        brought, took = self._in_plain_steps(outcome)
+        self._brought = MEMORY * self._brought + (1 - MEMORY) * brought
+        self._took = MEMORY * self._took + (1 - MEMORY) * took
+        if not outcome.drafted:
+            self._pause = max(0, self._pause - 1)
+        else:
+            self._judge(brought - took)
+
+    def _in_plain_steps(self, outcome: Outcome) -> tuple[float, float]:
+        """What a step brought and took by the cost model, in plain steps of these sequences."""
+        count = len(outcome.rows)
+        plain, actual = self.cost.steps([count, sum(outcome.rows)], sum(outcome.contexts) / count).tolist()
+        if outcome.drafted:
+            actual += self.cost.draft(count)
+        return sum(outcome.emitted) / count, actual / plain
+
+    def _judge(self, gain: float) -> None:
+        """After a step with guesses: `gain` is what it brought beyond what it took.
+
+        Losses are borne while earlier gains cover them. Then each loss brings a pause twice as long as the
+        one before, until trying again costs no more than the allowance; a gain ends that.
+        """
+        self._credit = min(MOST_CREDIT, self._credit + gain)
+        if gain > 0:
+            self._last_pause = 0
+        if self._credit < 0:
+            self._credit = 0.0
+            shortest, longest = (math.ceil(-gain / share) for share in (EAGERNESS, ALLOWANCE))
+            self._pause = min(LONGEST_PAUSE, longest, max(shortest, 2 * self._last_pause))
+            self._last_pause = self._pause
+
+
+def merged(trees: Sequence[Tree]) -> tuple[IntArray, FloatArray]:
+    """The guesses of several best-first trees in one order, likeliest first: (guesses,) index of the tree and
+    (guesses,) path probability.
+
+    Guesses of one tree keep their order, so any first part of it is a first part of each tree. Ties go to
+    the first tree.
+    """
+    sizes = [len(tree) - 1 for tree in trees]
+    chances = np.concatenate([tree.probabilities[1:] for tree in trees])
+    owners = np.repeat(np.arange(len(trees)), sizes)
+    if len(trees) == 1:
+        return owners, chances
+    order = np.argsort(-chances, kind="stable")
+    return owners[order], chances[order]
+
+
+def best_size(count: int, chances: FloatArray, times: FloatArray, rate: float) -> int:
+    """How many guesses to take, from the first. rate: tokens that a millisecond brings elsewhere.
+
+    chances: (guesses,) path probabilities. times: (guesses + 1,) milliseconds of a step of `count` roots and
+    0, 1, ... guesses. All sizes are compared, since a step in `times` may hide a larger tree that pays again;
+    ties go to the smallest. What drafting took is spent by now, whatever the size.
+
+    >>> chances = np.array([0.6, 0.3, 0.3, 0.24])
+    >>> times = np.array([5.0, 5.2, 5.4, 5.6, 7.4])
+    >>> best_size(1, chances, times, 1 / 5.0), best_size(1, chances, times, 2 / 5.0)
+    (3, 3)
+    """
+    expected = count + np.concatenate([[0.0], np.cumsum(chances)])
+    return int(np.argmax(expected - rate * times))
