@@ -20,11 +20,12 @@ BELOW: dict[str, set[str]] = {
     "models": set(),
     "engines": {"decoding"},
     "heads": {"decoding"},
-    "generation": {"decoding", "engines", "heads", "models"},
+    "tuning": {"decoding"},
+    "generation": {"decoding", "engines", "heads", "models", "tuning"},
     "distill": {"decoding", "engines", "heads", "models", "generation"},
     "training": {"decoding", "engines", "heads", "models", "generation", "distill"},
     "bench": {"decoding", "engines", "heads", "models", "generation"},
-    "cli": {"decoding", "engines", "heads", "models", "generation", "distill", "training", "bench"},
+    "cli": {"decoding", "engines", "heads", "models", "generation", "distill", "training", "bench", "tuning"},
     "__init__": {"generation"},
 }
 NUMPY_ONLY = "decoding"

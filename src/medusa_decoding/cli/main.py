@@ -13,7 +13,7 @@ from typing import Annotated
 
 import typer
 
-from medusa_decoding.cli import bench, chat, demo, distill, generate, pull, train
+from medusa_decoding.cli import bench, chat, demo, distill, generate, profile, pull, train
 from medusa_decoding.cli.terminal import prepare_streams, quiet_libraries, show_warnings_in_one_line
 from medusa_decoding.errors import UserError
 
@@ -58,7 +58,16 @@ def _medusa(
         print(context.get_help())
 
 
-for verb in (demo.demo, generate.generate, chat.chat, pull.pull, distill.distill, train.train, bench.bench):
+for verb in (
+    demo.demo,
+    generate.generate,
+    chat.chat,
+    pull.pull,
+    distill.distill,
+    train.train,
+    bench.bench,
+    profile.profile,
+):
     app.command(verb.__name__)(verb)
 
 

@@ -19,24 +19,13 @@ MaxTokens = Annotated[int, typer.Option(metavar="N", help="Most tokens to write.
 
 
 @dataclass(frozen=True)
-class Loading:
-    """How a model and its heads are loaded: the arguments of `load`."""
+class Placing:
+    """Which heads a model gets, and where and how both are held: arguments of `load`."""
 
     heads: Annotated[
         str | None,
         typer.Option(metavar="DIR|ID", help="Medusa heads. Default: those packaged for the model, if any."),
     ] = None
-    tree: Annotated[
-        str,
-        typer.Option(
-            metavar="auto|N|FILE",
-            help="Draft tree: best-first with N rows (auto: 16), or a file of medusa_choices.",
-        ),
-    ] = "auto"
-    acceptance: Annotated[
-        Literal["exact", "typical"],
-        typer.Option(help="exact: the base model's own text. typical: faster, not lossless."),
-    ] = "exact"
     device: Annotated[str, typer.Option(metavar="DEVICE", help="auto, cpu, cuda or cuda:N.")] = "auto"
     dtype: Annotated[
         str, typer.Option(metavar="DTYPE", help="auto, float64, float32, bfloat16 or float16.")
@@ -55,6 +44,23 @@ class Loading:
     def quantization(self) -> Literal["4bit", "8bit"] | None:
         """As `load` takes it."""
         return "4bit" if self.load_in_4bit else "8bit" if self.load_in_8bit else None
+
+
+@dataclass(frozen=True)
+class Loading(Placing):
+    """How a model and its heads are loaded and used: all arguments of `load`."""
+
+    tree: Annotated[
+        str,
+        typer.Option(
+            metavar="auto|N|FILE",
+            help="Draft tree: best-first with N rows (auto: 16), or a file of medusa_choices.",
+        ),
+    ] = "auto"
+    acceptance: Annotated[
+        Literal["exact", "typical"],
+        typer.Option(help="exact: the base model's own text. typical: faster, not lossless."),
+    ] = "exact"
 
 
 @dataclass(frozen=True)

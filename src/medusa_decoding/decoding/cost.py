@@ -53,11 +53,11 @@ class StepCost:
         Linear between what was measured and, with its last slope, beyond; below the shortest context that was
         measured, as there.
         """
-        times = self._at_context(context)
-        found: FloatArray = np.interp(rows, self._rows, times)
+        times, counts = self._at_context(context), np.asarray(rows, np.float64)
+        found: FloatArray = np.interp(counts, self._rows, times)
         if len(times) > 1:
             slope = max(0.0, float(times[-1] - times[-2])) / (self.rows[-1] - self.rows[-2])
-            found = found + slope * np.maximum(np.asarray(rows) - self.rows[-1], 0)
+            found = found + slope * np.maximum(counts - self.rows[-1], 0)
         return found
 
     def draft(self, sequences: int) -> float:

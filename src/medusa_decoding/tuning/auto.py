@@ -1,0 +1,32 @@
+"""The planner of `--tree auto`."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+
+from medusa_decoding.decoding import AdaptivePlanner, Drafter, Engine
+from medusa_decoding.tuning.cache import key_of, load_profile, save_profile
+from medusa_decoding.tuning.measure import QUICK, Progress, measure
+
+
+def automatic_planner(
+    engine: Engine,
+    drafter: Drafter,
+    *,
+    model: str,
+    heads: str | None,
+    progress: Progress | None = None,
+) -> AdaptivePlanner:
+    """A planner that knows this machine, from the profile that was kept or a quick one, made and kept now.
+
+    engine: verifies trees. model: the base model's fingerprint. heads: their name. A quick profile takes two
+    to three seconds where a pass takes 5 ms; `medusa profile` makes a better one in its place.
+    """
+    key = key_of(engine, model=model, heads=heads)
+    profile = load_profile(key)
+    if profile is None:
+        profile = measure(engine, drafter, QUICK, progress)
+        # Where nothing can be kept, the next start measures again.
+        with suppress(OSError):
+            save_profile(key, profile)
+    return AdaptivePlanner(profile.cost)
