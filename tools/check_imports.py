@@ -17,7 +17,7 @@ BELOW: dict[str, set[str]] = {
     "errors": set(),
     "files": set(),
     "decoding": set(),
-    "models": set(),
+    "models": {"engines"},
     "engines": {"decoding"},
     "heads": {"decoding"},
     "tuning": {"decoding"},

@@ -2,12 +2,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from transformers import LlamaConfig, PreTrainedModel
 
 from medusa_decoding.models import load_base_model, resolve
-from medusa_decoding.models.fingerprint import fingerprint
+from medusa_decoding.models.fingerprint import _as_bfloat16, _sample, fingerprint
 
 from .gguf_files import DATA, GgufFile, random_model, write_gguf
 
@@ -67,3 +68,22 @@ def test_a_change_in_any_part_shows(part: str) -> None:
 
 def test_it_is_sixteen_hexadecimal_digits() -> None:
     assert len(bytes.fromhex(fingerprint(small_model()))) == 8
+
+
+def sample_by_torch(values: torch.Tensor) -> bytes:
+    places = torch.linspace(0, len(values) - 1, min(8, len(values))).long()
+    return (values[places].to(torch.bfloat16).double() * 4096).round().long().numpy().tobytes()
+
+
+@pytest.mark.parametrize("length", [*range(1, 40), 64, 576, 577, 1000, 4095, 4096])
+def test_samples_are_those_that_torch_takes(length: int) -> None:
+    values = torch.randn(length, generator=torch.Generator().manual_seed(length)) * 3
+    assert _sample(values.numpy()) == sample_by_torch(values)
+
+
+def test_bfloat16_is_rounded_as_torch_rounds() -> None:
+    bits = torch.arange(-(2**31), 2**31, 65537 * 7, dtype=torch.int64).to(torch.int32)
+    ties = (torch.arange(0, 2**15) * 65536 + 32768).to(torch.int32)
+    values = torch.cat([bits, ties, ties + 1, ties - 1]).view(torch.float32)
+    expected = values.to(torch.bfloat16).float()
+    np.testing.assert_array_equal(_as_bfloat16(values.numpy()), expected.numpy())

@@ -1,21 +1,13 @@
-"""What loading a model from a folder or the Hub can run into, each in one line that names the way out."""
+"""What loading a model from a folder or the Hub can run into, each in one line that names the way out.
+
+The libraries that define the errors are imported when there is one.
+"""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-
-import torch
-from huggingface_hub.errors import (
-    EntryNotFoundError,
-    GatedRepoError,
-    HFValidationError,
-    LocalEntryNotFoundError,
-    OfflineModeIsEnabled,
-    RepositoryNotFoundError,
-    StrictDataclassError,
-)
-from safetensors import SafetensorError
 
 from medusa_decoding.errors import UserError
 
@@ -23,20 +15,6 @@ _LONGEST_MESSAGE = 240
 _UNREACHABLE = (
     "the Hugging Face Hub cannot be reached and {name} is neither a local folder nor in the local cache; "
     "check the name and the network"
-)
-_BY_KIND: tuple[tuple[type[BaseException], str], ...] = (
-    (GatedRepoError, "{name} is gated; accept its terms on the Hub and run `hf auth login`"),
-    (
-        RepositoryNotFoundError,
-        "there is no {name} on the Hub; check the spelling (private ones need `hf auth login`)",
-    ),
-    (HFValidationError, "'{name}' is no Hub id; give owner/name"),
-    (LocalEntryNotFoundError, _UNREACHABLE),
-    (OfflineModeIsEnabled, _UNREACHABLE),
-    (ConnectionError, _UNREACHABLE),
-    (SafetensorError, "the weights of {name} are damaged ({error}); download them again"),
-    (torch.OutOfMemoryError, "{name} does not fit on the device; use --quantization 4bit or --device cpu"),
-    (MemoryError, "{name} does not fit in memory; use a smaller model, or --dtype bfloat16"),
 )
 _NETWORK_LIBRARIES = ("httpx", "httpcore", "requests", "urllib3")
 # Damaged configs make transformers fail in any of these ways.
@@ -50,9 +28,6 @@ _EXPECTED = (
     ImportError,
     MemoryError,
     ArithmeticError,
-    SafetensorError,
-    StrictDataclassError,
-    EntryNotFoundError,
 )
 
 
@@ -61,13 +36,45 @@ def explained(name: str) -> Iterator[None]:
     """Turn what transformers, safetensors, peft and the Hub raise inside into a `UserError` about `name`."""
     try:
         yield
-    except _EXPECTED as error:
+    except UserError:
+        raise
+    except Exception as error:
+        if not isinstance(error, _expected()):
+            raise
         raise UserError(_explanation(name, error)) from error
+
+
+def _expected() -> tuple[type[BaseException], ...]:
+    from huggingface_hub.errors import EntryNotFoundError, StrictDataclassError
+    from safetensors import SafetensorError
+
+    return (*_EXPECTED, SafetensorError, StrictDataclassError, EntryNotFoundError)
+
+
+def _by_kind() -> Iterator[tuple[type[BaseException], str]]:
+    from huggingface_hub import errors
+    from safetensors import SafetensorError
+
+    yield errors.GatedRepoError, "{name} is gated; accept its terms on the Hub and run `hf auth login`"
+    yield (
+        errors.RepositoryNotFoundError,
+        "there is no {name} on the Hub; check the spelling (private ones need `hf auth login`)",
+    )
+    yield errors.HFValidationError, "'{name}' is no Hub id; give owner/name"
+    yield errors.LocalEntryNotFoundError, _UNREACHABLE
+    yield errors.OfflineModeIsEnabled, _UNREACHABLE
+    yield ConnectionError, _UNREACHABLE
+    yield SafetensorError, "the weights of {name} are damaged ({error}); download them again"
+    if "torch" in sys.modules:
+        from torch import OutOfMemoryError
+
+        yield OutOfMemoryError, "{name} does not fit on the device; use --quantization 4bit or --device cpu"
+    yield MemoryError, "{name} does not fit in memory; use a smaller model, or --dtype bfloat16"
 
 
 def _explanation(name: str, error: BaseException) -> str:
     for cause in _chain(error):
-        for kind, text in _BY_KIND:
+        for kind, text in _by_kind():
             if isinstance(cause, kind):
                 return text.format(name=name, error=_one_line(cause))
         if type(cause).__module__.split(".")[0] in _NETWORK_LIBRARIES:

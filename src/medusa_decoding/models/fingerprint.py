@@ -1,15 +1,26 @@
-"""A short name for a base model's weights, to notice heads that were trained for others."""
+"""A short name for a base model's weights, to notice heads that were trained for others.
+
+The rule needs NumPy only, so that weights read without torch get the same name.
+"""
 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
 
-import torch
-from transformers import PreTrainedModel
+import numpy as np
+import numpy.typing as npt
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel
 
 _SAMPLES = 8
-_PREFIX = 4096
+PREFIX = 4096
+"""Values of each weight, counted from its first, among which the samples lie."""
 _STEP = 2.0**-12
+_ELSEWHERE = b"elsewhere"
 
 
 def fingerprint(model: PreTrainedModel) -> str:
@@ -25,20 +36,44 @@ def fingerprint(model: PreTrainedModel) -> str:
     """
     head = model.get_output_embeddings()
     skipped = {id(parameter) for parameter in head.parameters()} if head is not None else set()
-    digest = hashlib.sha256()
     embedding = model.get_input_embeddings().weight
-    for name, parameter in sorted(model.named_parameters()):
-        if parameter is not embedding and id(parameter) in skipped:
-            continue
+    return fingerprint_of(
+        (name, _beginning(parameter))
+        for name, parameter in model.named_parameters()
+        if parameter is embedding or id(parameter) not in skipped
+    )
+
+
+def fingerprint_of(beginnings: Iterable[tuple[str, npt.NDArray[Any] | None]]) -> str:
+    """The same from (name, the first `PREFIX` values of the weight in float32, or all if there are fewer).
+
+    Names are those of a transformers model, in any order, without the output projection; None stands for a
+    weight whose values are not in memory.
+    """
+    digest = hashlib.sha256()
+    for name, values in sorted(beginnings, key=lambda named: named[0]):
         digest.update(name.encode())
-        digest.update(_sample(parameter))
+        digest.update(_ELSEWHERE if values is None else _sample(values))
     return digest.hexdigest()[:16]
 
 
-def _sample(parameter: torch.Tensor) -> bytes:
+def _beginning(parameter: torch.Tensor) -> npt.NDArray[Any] | None:
     if parameter.is_meta:
-        return b"elsewhere"
-    start = parameter.detach().flatten()[:_PREFIX]
-    indices = torch.linspace(0, len(start) - 1, min(_SAMPLES, len(start)), device=start.device).long()
-    values = start[indices].cpu().to(torch.bfloat16).to(torch.float64)
-    return (values / _STEP).round().to(torch.int64).numpy().tobytes()
+        return None
+    return parameter.detach().flatten()[:PREFIX].cpu().float().numpy()
+
+
+def _sample(beginning: npt.NDArray[Any]) -> bytes:
+    """Evenly spaced values, the first and the last among them, as 64-bit multiples of the step."""
+    count = min(_SAMPLES, len(beginning))
+    places = np.arange(count) * (len(beginning) - 1) // max(count - 1, 1)
+    values = _as_bfloat16(beginning[places]).astype(np.float64)
+    with np.errstate(invalid="ignore"):
+        return np.rint(values / _STEP).astype("<i8").tobytes()
+
+
+def _as_bfloat16(values: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+    """Round float32 to the nearest bfloat16, ties to the even one."""
+    bits = values.astype(np.float32).view(np.uint32)
+    rounded = (bits + np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1))) & np.uint32(0xFFFF0000)
+    return np.where(np.isnan(values), np.float32(np.nan), rounded.view(np.float32))

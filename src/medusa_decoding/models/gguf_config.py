@@ -21,11 +21,9 @@ from transformers import (
 )
 
 from medusa_decoding.errors import UserError
+from medusa_decoding.models.gguf_fields import INSTEAD, common_fields
 from medusa_decoding.models.gguf_keys import Keys
 from medusa_decoding.models.gguf_reader import GgufFile
-from medusa_decoding.models.gguf_rope import rope_parameters
-
-_INSTEAD = "give the model's safetensors folder or Hub id instead"
 
 
 def config_of(file: GgufFile) -> PreTrainedConfig:
@@ -39,47 +37,9 @@ def config_of(file: GgufFile) -> PreTrainedConfig:
     if build is None:
         raise UserError(
             f"{file.path.name} holds a model of architecture {keys.architecture!r}; GGUF files of "
-            f"{', '.join(sorted(ARCHITECTURES))} are read: {_INSTEAD}"
-        )
-    if keys.integer("expert_count", 0) > 0:
-        raise UserError(
-            f"{file.path.name} holds a mixture of experts, which is not read from GGUF: {_INSTEAD}"
-        )
-    if keys.integer("split.count", 1) > 1:
-        raise UserError(
-            f"{file.path.name} is one of several parts; join them with `llama-gguf-split --merge` first"
+            f"{', '.join(sorted(ARCHITECTURES))} are read: {INSTEAD}"
         )
     return build(keys)
-
-
-def _common(keys: Keys) -> dict[str, Any]:
-    """What all of them have; the number of blocks is checked, because it decides how much is built."""
-    blocks = keys.positive("block_count")
-    present = {name.split(".")[1] for name in keys.file.tensors if name.startswith("blk.")}
-    if len(present) != blocks:
-        raise keys.file.damaged(f"it announces {blocks} blocks and holds {len(present)}")
-    heads = keys.positive("attention.head_count")
-    width = keys.positive("embedding_length")
-    head_width = keys.positive("attention.key_length", width // heads)
-    if keys.integer("attention.value_length", head_width) != head_width:
-        raise UserError(f"{keys.file.path.name}: keys and values differ in width: {_INSTEAD}")
-    vocabulary = keys.file.shape("token_embd.weight")[0]
-    return {
-        "vocab_size": vocabulary,
-        "hidden_size": width,
-        "intermediate_size": keys.positive("feed_forward_length"),
-        "num_hidden_layers": blocks,
-        "num_attention_heads": heads,
-        "num_key_value_heads": keys.positive("attention.head_count_kv", heads),
-        "head_dim": head_width,
-        "max_position_embeddings": keys.positive("context_length"),
-        "rms_norm_eps": keys.number("attention.layer_norm_rms_epsilon"),
-        "tie_word_embeddings": "output.weight" not in keys.file.tensors,
-        "rope_parameters": rope_parameters(keys, head_width),
-        "bos_token_id": keys.token_id("bos", vocabulary),
-        "eos_token_id": keys.token_id("eos", vocabulary),
-        "pad_token_id": keys.token_id("padding", vocabulary),
-    }
 
 
 def _has(keys: Keys, tensor: str) -> bool:
@@ -88,19 +48,19 @@ def _has(keys: Keys, tensor: str) -> bool:
 
 def _llama(keys: Keys) -> PreTrainedConfig:
     biases = {"attention_bias": _has(keys, "attn_q.bias"), "mlp_bias": _has(keys, "ffn_up.bias")}
-    return LlamaConfig(**_common(keys), **biases)
+    return LlamaConfig(**common_fields(keys), **biases)
 
 
 def _qwen2(keys: Keys) -> PreTrainedConfig:
-    return Qwen2Config(**_common(keys))
+    return Qwen2Config(**common_fields(keys))
 
 
 def _qwen3(keys: Keys) -> PreTrainedConfig:
-    return Qwen3Config(**_common(keys), attention_bias=_has(keys, "attn_q.bias"))
+    return Qwen3Config(**common_fields(keys), attention_bias=_has(keys, "attn_q.bias"))
 
 
 def _phi3(keys: Keys) -> PreTrainedConfig:
-    common = _common(keys)
+    common = common_fields(keys)
     common.pop("head_dim")
     rope = common["rope_parameters"]
     original = rope.get("original_max_position_embeddings", common["max_position_embeddings"])
@@ -110,11 +70,11 @@ def _phi3(keys: Keys) -> PreTrainedConfig:
 
 
 def _gemma(keys: Keys) -> PreTrainedConfig:
-    return GemmaConfig(**_common(keys), hidden_act="gelu_pytorch_tanh")
+    return GemmaConfig(**common_fields(keys), hidden_act="gelu_pytorch_tanh")
 
 
 def _gemma2(keys: Keys) -> PreTrainedConfig:
-    common = _common(keys)
+    common = common_fields(keys)
     return Gemma2Config(
         **common,
         sliding_window=keys.positive("attention.sliding_window", 4096),
@@ -126,7 +86,7 @@ def _gemma2(keys: Keys) -> PreTrainedConfig:
 
 
 def _gemma3(keys: Keys) -> PreTrainedConfig:
-    common = _common(keys)
+    common = common_fields(keys)
     window = keys.integer("attention.sliding_window", 0)
     local = {"rope_type": "default", "rope_theta": keys.number("rope.freq_base_swa", 10000.0)}
     common["rope_parameters"] = {"full_attention": common["rope_parameters"], "sliding_attention": local}

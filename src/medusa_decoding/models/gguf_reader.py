@@ -81,16 +81,24 @@ class GgufFile:
     def tensor(self, name: str) -> Array:
         """The tensor `name`, dequantised to float32, outermost dimension first."""
         shape = self.shape(name)
+        return self.rows(name, math.prod(shape[:-1])).reshape(shape)
+
+    def rows(self, name: str, count: int) -> Array:
+        """The first `count` rows of the tensor `name`, dequantised to float32; rows of its last dimension,
+        whatever the others are.
+        """
+        width = self.shape(name)[-1]
         info = self.tensors[name]
-        raw = np.frombuffer(self._bytes, np.uint8, info.size, info.offset)
+        block, block_bytes = gguf.GGML_QUANT_SIZES[info.type]
+        raw = np.frombuffer(self._bytes, np.uint8, count * (width // block) * block_bytes, info.offset)
         try:
-            values: Array = dequantize(raw.reshape(*shape[:-1], -1), info.type)
+            values: Array = dequantize(raw.reshape(count, -1), info.type)
         except NotImplementedError as error:
             raise UserError(
                 f"{self.path.name}: tensor {name!r} is of type {info.type.name}, which cannot be "
                 "dequantised here; use another quantisation (Q4_K_M and Q8_0 work)"
             ) from error
-        return values.reshape(shape)
+        return values.reshape(count, width)
 
     def _map(self) -> memoryview:
         try:
