@@ -1,0 +1,54 @@
+// Keys and values of sequences, in pages that forks share.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <unordered_map>
+#include <vector>
+
+namespace medusa {
+
+constexpr int kPage = 64;  // positions per page
+
+// The sizes that keys and values depend on.
+struct CacheShape {
+    int layers, kv_heads, head_dim;
+    size_t page_floats() const { return size_t(layers) * 2 * kv_heads * kPage * head_dim; }
+};
+
+// The keys (kind 0) or values (kind 1) of one layer and head on a page: (kPage, head_dim).
+inline size_t page_offset(const CacheShape& shape, int layer, int kind, int head) {
+    return ((size_t(layer) * 2 + kind) * shape.kv_heads + head) * kPage * shape.head_dim;
+}
+
+struct Sequence {
+    std::vector<std::shared_ptr<float[]>> pages;
+    int64_t length = 0;
+};
+
+class Cache {
+public:
+    explicit Cache(CacheShape shape) : shape_(shape) {}
+
+    const CacheShape& shape() const { return shape_; }
+    int64_t open();
+    // A sequence with the first `length` tokens of another; whole pages are shared, the last one is copied.
+    int64_t fork(int64_t handle, int64_t length);
+    void close(int64_t handle);
+    void truncate(int64_t handle, int64_t length);
+    // Throws std::out_of_range for a sequence that is not open.
+    Sequence& at(int64_t handle);
+    // Pages for positions up to `length`, none of those from the sequence's end on shared. Throws std::bad_alloc and
+    // leaves the sequence as it was.
+    void reserve(Sequence& sequence, int64_t length);
+    size_t bytes() const;
+
+private:
+    std::shared_ptr<float[]> new_page() const { return std::shared_ptr<float[]>(new float[shape_.page_floats()]); }
+
+    CacheShape shape_;
+    int64_t last_ = 0;
+    std::unordered_map<int64_t, Sequence> sequences_;
+};
+
+}  // namespace medusa

@@ -1,0 +1,83 @@
+// The table of kernels of one instruction set. All tables give the same bits.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+namespace medusa {
+
+constexpr int kPanel = 16;   // output channels of a panel of packed weights
+constexpr int kBlock = 256;  // input channels that share a scale in a row of quantised activations
+// 256 * 127 * 32767 < 2^31: no sum over a block can overflow an int32, whatever the weights are.
+static_assert(int64_t{kBlock} * 127 * 32767 < INT32_MAX);
+
+inline int round_up(int n, int to) { return (n + to - 1) / to * to; }
+inline int blocks_of(int k) { return (k + kBlock - 1) / kBlock; }
+
+constexpr int kQueries = 3;   // that share their loads of keys and values
+
+enum class WeightType { int8, fp32 };
+
+// Weights (n, k), packed in panels of 16 output channels (see packing.cpp); scale and bias are per output channel,
+// padded to whole panels; bias may be null, scale is null for fp32.
+struct Linear {
+    int n = 0, k = 0;
+    WeightType type = WeightType::int8;
+    const void* weights = nullptr;
+    const float* scale = nullptr;
+    const float* bias = nullptr;
+
+    int panels() const { return round_up(n, kPanel) / kPanel; }
+    size_t panel_bytes() const { return size_t(kPanel) * k * (type == WeightType::int8 ? 1 : 4); }
+    size_t bytes() const { return panels() * panel_bytes(); }
+};
+
+// Rows of activations as a Linear takes them: int16 with one scale per row and block, or fp32.
+struct Activations {
+    const int16_t* quantised = nullptr;  // (rows, stride)
+    const float* scales = nullptr;       // (rows, blocks)
+    const float* values = nullptr;       // (rows, stride)
+    int stride = 0, blocks = 0;
+};
+
+// Where keys (or values) of one head lie: runs of `count` vectors, `stride` floats apart, in the order of positions.
+struct Run {
+    const float* first;
+    int count;
+    int stride;
+};
+
+struct Kernels {
+    const char* name;
+    // out (rows, out_stride) = or += activations * weights, panels [begin, end). out has room for whole panels.
+    void (*linear)(const Linear&, const Activations&, int rows, float* out, int out_stride, bool add, int begin,
+                   int end);
+    // One block of a row to int16 and its scale.
+    void (*quantise)(const float* x, int count, int16_t* out, float* scale);
+    void (*norm)(const float* x, const float* weight, float epsilon, int count, float* out);
+    // x * cos and sin of its position, halves of the head paired.
+    void (*rotate)(float* x, const float* cosines, const float* sines, int half);
+    // gate[i] = silu(gate[i]) * up[i]
+    void (*gate)(float* gate, const float* up, int count);
+    // x[i] += silu(inner[i] + other[i]); other may be null.
+    void (*residual_silu)(float* x, const float* inner, const float* other, int count);
+    // Up to kQueries queries of one row against the keys and values of the head that they share. `scores` has room for
+    // `stride` positions per query, all positions rounded up to 8.
+    void (*attend)(const float* const* queries, int count, float scale, int head_dim, const Run* keys, const Run* values,
+                   int runs, int skip, float* scores, int stride, float* const* out);
+    // Index of the largest value, the first of equals.
+    int (*argmax)(const float* x, int count);
+    // log of the sum of exp(x / temperature); count is a multiple of 8 or padded with -inf.
+    float (*log_sum_exp)(const float* x, int count, float inverse_temperature);
+};
+
+extern const Kernels kPortableKernels;
+#if defined(MEDUSA_X86)
+extern const Kernels kAvx2Kernels;
+extern const Kernels kAvx512Kernels;
+#endif
+
+// The table of that name, or for "auto" the best one that this processor runs; null if there is none.
+const Kernels* find_kernels(const char* name);
+
+}  // namespace medusa

@@ -1,0 +1,98 @@
+// The table for AVX-512 with VNNI: its own tile, everything else from AVX2. Same bits, since integer sums have no order.
+#include "attention.h"
+#include "linear.h"
+#include "norm.h"
+
+namespace medusa {
+namespace {
+
+// A whole panel in one register, so up to 12 rows at a time.
+struct Avx512Tile {
+    static constexpr int kRows = 12;
+
+    static void run(const Linear& linear, const void* panel, const Activations& x, int row, int rows,
+                    Prefetch prefetch, Sums& sums) {
+        switch (rows) {
+#define MEDUSA_CASE(n)                                                               \
+    case n:                                                                          \
+        if (linear.type == WeightType::int8)                                         \
+            return int8_tile<n>(linear.k, panel, x, row, prefetch, sums);            \
+        return fp32_tile<n>(linear.k, panel, x, row, sums);
+            MEDUSA_CASE(1) MEDUSA_CASE(2) MEDUSA_CASE(3) MEDUSA_CASE(4) MEDUSA_CASE(5) MEDUSA_CASE(6)
+            MEDUSA_CASE(7) MEDUSA_CASE(8) MEDUSA_CASE(9) MEDUSA_CASE(10) MEDUSA_CASE(11) MEDUSA_CASE(12)
+        }
+    }
+
+#define MEDUSA_EACH(DO) DO(0) DO(1) DO(2) DO(3) DO(4) DO(5) DO(6) DO(7) DO(8) DO(9) DO(10) DO(11)
+
+    template <int ROWS>
+    static __attribute__((noinline)) void int8_tile(int k, const void* panel, const Activations& x, int row, Prefetch prefetch, Sums& sums) {
+        const int8_t* w = static_cast<const int8_t*>(panel);
+        const int16_t* x0 = x.quantised + size_t(row) * x.stride;
+        const size_t stride = x.stride;
+#define MEDUSA_CLEAR(r) __m512 f##r = _mm512_setzero_ps();
+        MEDUSA_EACH(MEDUSA_CLEAR)
+        for (int block = 0; block < x.blocks; ++block) {
+            const int pairs = std::min(kBlock, k - block * kBlock) / 2;
+#define MEDUSA_ZERO(r) __m512i a##r = _mm512_setzero_si512();
+            MEDUSA_EACH(MEDUSA_ZERO)
+            for (int i = 0; i < pairs; i += 2, w += 64) {
+                _mm_prefetch(prefetch.line, _MM_HINT_T0);
+                prefetch.line += prefetch.step;
+                const int16_t* xp = x0 + 2 * i;
+                const __m512i first = _mm512_cvtepi8_epi16(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(w)));
+                const __m512i second = _mm512_cvtepi8_epi16(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(w + 32)));
+#define MEDUSA_ROW(r)                                                       \
+    if constexpr (ROWS > r) {                                               \
+        a##r = _mm512_dpwssd_epi32(a##r, first, pair(xp + r * stride));     \
+        a##r = _mm512_dpwssd_epi32(a##r, second, pair(xp + r * stride + 2)); \
+        __asm__("" : "+v"(a##r));                                           \
+    }
+                MEDUSA_EACH(MEDUSA_ROW)
+            }
+            x0 += kBlock;
+            const float* scale = x.scales + size_t(row) * x.blocks + block;
+            // Multiplied and added apart, as in the other tables.
+#define MEDUSA_FLUSH(r)                                                                                \
+    if constexpr (ROWS > r)                                                                            \
+        f##r = _mm512_add_ps(f##r, _mm512_mul_ps(_mm512_cvtepi32_ps(a##r),                             \
+                                                 _mm512_set1_ps(scale[size_t(r) * x.blocks])));
+            MEDUSA_EACH(MEDUSA_FLUSH)
+        }
+#define MEDUSA_KEEP(r) \
+    if constexpr (ROWS > r) _mm512_storeu_ps(sums[r], f##r);
+        MEDUSA_EACH(MEDUSA_KEEP)
+    }
+
+    static __m512i pair(const int16_t* p) {
+        int32_t both;
+        std::memcpy(&both, p, 4);
+        return _mm512_set1_epi32(both);
+    }
+
+    template <int ROWS>
+    static __attribute__((noinline)) void fp32_tile(int k, const void* panel, const Activations& x, int row, Sums& sums) {
+        const float* w = static_cast<const float*>(panel);
+        const float* x0 = x.values + size_t(row) * x.stride;
+        const size_t stride = x.stride;
+        MEDUSA_EACH(MEDUSA_CLEAR)
+        for (int i = 0; i < k; ++i, w += kPanel) {
+            _mm_prefetch(reinterpret_cast<const char*>(w) + 2048, _MM_HINT_T0);
+            const __m512 v = _mm512_loadu_ps(w);
+#define MEDUSA_FP32(r) \
+    if constexpr (ROWS > r) f##r = _mm512_fmadd_ps(v, _mm512_set1_ps(x0[i + r * stride]), f##r);
+            MEDUSA_EACH(MEDUSA_FP32)
+        }
+        MEDUSA_EACH(MEDUSA_KEEP)
+    }
+};
+
+using L = Avx2Lanes;
+
+}  // namespace
+
+const Kernels kAvx512Kernels = {
+    "avx512",  linear<L, Avx512Tile>, quantise<L>, norm<L>, rotate<L>, gate<L>, residual_silu<L>, attend<L>, argmax<L>,
+    log_sum_exp<L>};
+
+}  // namespace medusa

@@ -1,0 +1,67 @@
+// The packed product: how rows and panels are cut into tiles. The tile itself is the instruction set's own.
+#pragma once
+
+#include <algorithm>
+
+#include "kernels.h"
+#include "lanes.h"
+
+namespace medusa {
+namespace {
+
+constexpr int kRowChunk = 96;  // rows whose activations stay in the cache while the panels pass
+
+// Sums of one tile: up to 16 rows and a panel's channels, before the weights' scale.
+constexpr int kMostRows = 16;
+using Sums = float[kMostRows][kPanel];
+
+// What a tile prefetches: one line of 64 bytes for each 64 bytes of weights it reads, `step` bytes apart.
+struct Prefetch {
+    const char* line;
+    int step;
+};
+
+template <class L>
+void finish(const Linear& linear, int panel, const Sums& sums, int rows, float* out, int out_stride, bool add) {
+    const int channel = panel * kPanel;
+    for (int row = 0; row < rows; ++row) {
+        float* target = out + size_t(row) * out_stride + channel;
+        for (int i = 0; i < kPanel; i += 8) {
+            auto y = L::load(sums[row] + i);
+            if (linear.scale) y = L::mul(y, L::load(linear.scale + channel + i));
+            if (linear.bias) y = L::add(y, L::load(linear.bias + channel + i));
+            if (add) y = L::add(L::load(target + i), y);
+            L::store(target + i, y);
+        }
+    }
+}
+
+// Tile: `static void run(const Linear&, const void* panel, const Activations&, int row, int rows, Prefetch, Sums&)`,
+// and `kRows`, the most rows it takes.
+template <class L, class Tile>
+void linear(const Linear& weights, const Activations& x, int rows, float* out, int out_stride, bool add, int begin,
+            int end) {
+    const size_t bytes = weights.panel_bytes();
+    const char* first = static_cast<const char*>(weights.weights);
+    constexpr int kAhead = 1536;
+    alignas(64) Sums sums;
+    for (int chunk = 0; chunk < rows; chunk += kRowChunk) {
+        const int count = std::min(kRowChunk, rows - chunk);
+        const int tiles = (count + Tile::kRows - 1) / Tile::kRows;
+        for (int panel = begin; panel < end; ++panel) {
+            const char* data = first + panel * bytes;
+            for (int tile = 0; tile < tiles; ++tile) {
+                // Even tiles: 8 rows as 4 + 4, not as 6 + 2.
+                const int from = chunk + count * tile / tiles, to = chunk + count * (tile + 1) / tiles;
+                const Prefetch prefetch =
+                    tiles == 1 ? Prefetch{data + kAhead, 64}
+                               : Prefetch{data + bytes + bytes * tile / tiles, std::max(1, 64 / tiles)};
+                Tile::run(weights, data, x, from, to - from, prefetch, sums);
+                finish<L>(weights, panel, sums, to - from, out + size_t(from) * out_stride, out_stride, add);
+            }
+        }
+    }
+}
+
+}  // namespace
+}  // namespace medusa

@@ -1,0 +1,121 @@
+// A decoder of the Llama family: one forward pass over rows of any number of sequences.
+#pragma once
+
+#include <memory>
+#include <vector>
+
+#include "cache.h"
+#include "kernels.h"
+#include "threads.h"
+
+namespace medusa {
+
+struct Shape {
+    int layers, hidden, intermediate, heads, kv_heads, head_dim, vocabulary;
+    int64_t context;
+    int64_t window;  // positions that a position sees, itself included; 0: all
+    float norm_epsilon, rope_amplitude;
+    std::vector<float> inverse_frequencies;  // (head_dim / 2)
+};
+
+struct Layer {
+    Linear qkv, output, gate_up, down;
+    const float *attention_norm, *mlp_norm;
+    const float *query_norm = nullptr, *key_norm = nullptr;  // Qwen3's, per head
+};
+
+struct Weights {
+    std::vector<Layer> layers;
+    const float* norm;
+    Linear head;
+    Linear embedding;  // the head again where they are tied
+};
+
+// The rows of one call: see `Rows` in decoding/protocols.py.
+struct Rows {
+    int count;
+    const int64_t *sequences, *tokens, *positions, *parents;
+    const bool* wanted;
+};
+
+// What rows become on their way through a layer, and what the linears take.
+class Buffers {
+public:
+    void resize(int rows, int width, int most_inputs, WeightType type);
+    Activations activations(int k) const;
+    std::vector<float> x, normed, wide, attended;
+    std::vector<int16_t> quantised;
+    std::vector<float> scales;
+
+private:
+    WeightType type_ = WeightType::int8;
+};
+
+class Model {
+public:
+    Model(Shape shape, Weights weights, const Kernels& kernels, std::shared_ptr<Threads> threads);
+
+    // Throws std::invalid_argument for rows that make no sense and std::bad_alloc; both leave the sequences as they
+    // were. Without `logits` only hidden states are computed.
+    void forward(const Rows& rows, bool logits);
+    // Keeps rows of the last forward pass; each sequence's form a path that begins at its end.
+    void commit(const int64_t* accepted, int count);
+
+    int place(int64_t row) const;  // index among the wanted rows; throws std::out_of_range
+    const float* logits(int64_t row) const;
+    const float* hidden(int64_t row) const;
+    int64_t argmax(int64_t row) const;
+    void embed(int64_t token, float* out) const;
+
+    const Shape& shape() const { return shape_; }
+    const Kernels& kernels() const { return kernels_; }
+    Cache& cache() { return cache_; }
+    Threads& threads() { return *threads_; }
+    size_t weight_bytes() const;
+    // One pass over the bytes of all weights, as fast as this machine reads; seconds.
+    double read_weights();
+
+private:
+    struct RowState {
+        int64_t position;
+        const Sequence* sequence;
+        int64_t committed;
+        int path_begin, path_count;  // in paths_: the rows of this call from the sequence's end to the row itself
+    };
+
+    void check(const Rows& rows);
+    void prepare(const Rows& rows);
+    void run_layers(int thread);
+    void project(int thread, bool logits);
+    void norm_rows(const float* weight, const float* from, int rows, int thread);
+    void quantise_rows(const float* from, int stride, int k, int rows, int thread);
+    void rotate_and_keep(const Layer& layer, int index, int thread);
+    void attend(int layer, int thread, std::vector<Run>& runs, std::vector<float>& scores);
+    int find_runs(int layer, int row, int kv, std::vector<Run>& runs);
+    void multiply(const Linear& linear, const float* from, int from_stride, int rows, float* out, int stride, bool add,
+                  int thread);
+    float* drafted(int layer, int row, int kind) {
+        return drafted_.data() + ((size_t(layer) * states_.size() + row) * 2 + kind) * kv_width_;
+    }
+
+    const Shape shape_;
+    const Weights weights_;
+    const Kernels& kernels_;
+    std::shared_ptr<Threads> threads_;
+    Cache cache_;
+    const int qkv_width_, kv_width_, hidden_width_, wide_width_;  // the last two in whole panels
+
+    // The last forward pass.
+    std::vector<RowState> states_;
+    std::vector<int64_t> handles_, tokens_;
+    std::vector<int> parents_, paths_, wanted_, places_;
+    std::vector<float> drafted_;  // (layer, row, key or value, channels)
+    std::vector<float> cosines_, sines_;
+    Buffers buffers_;
+    std::vector<float> hidden_, logits_;
+    int logits_stride_;
+    std::vector<float> best_values_;
+    std::vector<int> best_;  // (wanted, threads)
+};
+
+}  // namespace medusa
