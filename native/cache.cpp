@@ -1,11 +1,36 @@
 #include "cache.h"
 
+#include <cstdlib>
 #include <cstring>
+#include <new>
 #include <stdexcept>
 #include <string>
 #include <unordered_set>
 
+#if defined(__linux__)
+#include <sys/mman.h>
+#endif
+
 namespace medusa {
+namespace {
+
+// Keys and values are read from end to end at each step: with huge pages of the system's where it has them.
+constexpr size_t kHuge = size_t{1} << 21;
+
+}  // namespace
+
+std::shared_ptr<float[]> Cache::new_page() const {
+    const size_t bytes = shape_.page_floats() * sizeof(float);
+#if defined(__linux__)
+    if (bytes >= kHuge) {
+        float* memory = static_cast<float*>(std::aligned_alloc(kHuge, (bytes + kHuge - 1) / kHuge * kHuge));
+        if (!memory) throw std::bad_alloc();
+        madvise(memory, (bytes + kHuge - 1) / kHuge * kHuge, MADV_HUGEPAGE);
+        return std::shared_ptr<float[]>(memory, [](float* p) { std::free(p); });
+    }
+#endif
+    return std::shared_ptr<float[]>(new float[bytes / sizeof(float)]);
+}
 
 int64_t Cache::open() {
     sequences_.emplace(++last_, Sequence{});

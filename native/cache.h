@@ -44,7 +44,7 @@ public:
     size_t bytes() const;
 
 private:
-    std::shared_ptr<float[]> new_page() const { return std::shared_ptr<float[]>(new float[shape_.page_floats()]); }
+    std::shared_ptr<float[]> new_page() const;
 
     CacheShape shape_;
     int64_t last_ = 0;

@@ -25,6 +25,7 @@ struct PortableLanes {
         for (int i = 0; i < 8; ++i) out.at[i] = f(i);
         return out;
     }
+    static void prefetch(const float*) {}
     static V load(const float* p) { return each([&](int i) { return p[i]; }); }
     static void store(float* p, V a) { std::memcpy(p, a.at, sizeof a.at); }
     static V set(float x) { return each([&](int) { return x; }); }
@@ -66,6 +67,7 @@ struct PortableLanes {
 #if defined(__AVX2__)
 struct Avx2Lanes {
     using V = __m256;
+    static void prefetch(const float* p) { _mm_prefetch(reinterpret_cast<const char*>(p), _MM_HINT_T0); }
     static V load(const float* p) { return _mm256_loadu_ps(p); }
     static void store(float* p, V a) { _mm256_storeu_ps(p, a); }
     static V set(float x) { return _mm256_set1_ps(x); }
