@@ -18,7 +18,7 @@ BELOW: dict[str, set[str]] = {
     "files": set(),
     "decoding": set(),
     "models": {"engines"},
-    "engines": {"decoding"},
+    "engines": {"decoding", "_native"},
     "heads": {"decoding"},
     "tuning": {"decoding"},
     "generation": {"decoding", "engines", "heads", "models", "tuning"},

@@ -12,7 +12,9 @@ PANEL: int
 LAYOUT: int
 
 def instruction_sets() -> list[str]: ...
-def pack(weights: NDArray[np.float32], int8: bool, threads: int) -> tuple[NDArray[Any], NDArray[np.float32] | None]: ...
+def pack(
+    weights: NDArray[np.float32], int8: bool, threads: int
+) -> tuple[NDArray[Any], NDArray[np.float32] | None]: ...
 
 class Model:
     threads: int

@@ -20,6 +20,7 @@ HELPS = {
     "batch": "Sequences per forward pass.",
     "max_prompt_tokens": "Leave out longer prompts.",
     "hidden": "Keep the hidden states for training.",
+    "engine": "auto (the CPU engine where it can run the model), cpu or torch.",
     "device": "auto, cpu, cuda or cuda:N.",
     "dtype": "auto, float64, float32, bfloat16 or float16.",
 }

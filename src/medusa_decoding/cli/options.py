@@ -26,9 +26,24 @@ class Placing:
         str | None,
         typer.Option(metavar="DIR|ID", help="Medusa heads. Default: those packaged for the model, if any."),
     ] = None
-    device: Annotated[str, typer.Option(metavar="DEVICE", help="auto, cpu, cuda or cuda:N.")] = "auto"
+    engine: Annotated[
+        Literal["auto", "cpu", "torch"],
+        typer.Option(
+            help="cpu: this project's own, for the Llama family. auto: that one where it can, else torch."
+        ),
+    ] = "auto"
+    weights: Annotated[
+        Literal["int8", "fp32"], typer.Option(help="How the CPU engine keeps the weights.")
+    ] = "int8"
+    threads: Annotated[
+        int | None,
+        typer.Option(metavar="N", help="Threads of the CPU engine. Default: all cores.", show_default=False),
+    ] = None
+    device: Annotated[
+        str, typer.Option(metavar="DEVICE", help="auto, cpu, cuda or cuda:N (torch engine).")
+    ] = "auto"
     dtype: Annotated[
-        str, typer.Option(metavar="DTYPE", help="auto, float64, float32, bfloat16 or float16.")
+        str, typer.Option(metavar="DTYPE", help="auto, float64, float32, bfloat16 or float16 (torch engine).")
     ] = "auto"
     load_in_4bit: Annotated[
         bool, typer.Option("--load-in-4bit", help="Quantise to 4 bits (bitsandbytes).")
@@ -54,7 +69,7 @@ class Loading(Placing):
         str,
         typer.Option(
             metavar="auto|N|FILE",
-            help="Draft tree: best-first with N rows (auto: 16), or a file of medusa_choices.",
+            help="Draft tree: as large as pays on this machine (auto), N rows, or a file of medusa_choices.",
         ),
     ] = "auto"
     acceptance: Annotated[

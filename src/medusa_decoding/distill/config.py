@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -18,7 +18,7 @@ class DistillConfig(BaseModel):
     model: as for `load`. prompts: see `read_prompts`. out: the answers file. limit: the first N prompts only.
     max_tokens: of an answer. temperature, top_p, seed: see `SamplingParameters`; 0 is greedy.
     batch: sequences per forward pass. max_prompt_tokens: longer prompts are left out.
-    hidden: keep the hidden states, in `hidden` beside `out`. device, dtype: of the base model.
+    hidden: keep the hidden states, in `hidden` beside `out`. engine, device, dtype: of the base model.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
@@ -34,6 +34,7 @@ class DistillConfig(BaseModel):
     batch: int = Field(32, ge=1)
     max_prompt_tokens: int = Field(512, ge=1)
     hidden: bool = True
+    engine: Literal["auto", "cpu", "torch"] = "auto"
     device: str = "auto"
     dtype: str = "auto"
 

@@ -19,10 +19,9 @@ from medusa_decoding.distill.hidden_cache import HiddenCache
 from medusa_decoding.distill.progress import JobProgress
 from medusa_decoding.distill.prompts import Prompt, read_prompts
 from medusa_decoding.distill.writer import AnswerWriter
-from medusa_decoding.engines import TorchEngine
 from medusa_decoding.errors import UserError
 from medusa_decoding.files import atomic_write
-from medusa_decoding.models import BaseModel, load_base_model, resolve
+from medusa_decoding.generation import Medusa, load
 
 # Prompts are sorted by length in windows of this many batches: neighbours pad each other little, and yet the
 # first answers are no sample of short prompts only.
@@ -66,13 +65,19 @@ def distill(config: DistillConfig, *, progress: bool = True) -> DistillReport:
     cannot be read, and for a file that was written by another model or with other settings.
     """
     prompts = read_prompts(config.prompts)[: config.limit]
-    base = load_base_model(resolve(config.model, progress=progress), device=config.device, dtype=config.dtype)
-    engine = TorchEngine(base.model, base.context_length)
+    base = load(
+        config.model,
+        heads=None,
+        engine=config.engine,
+        device=config.device,
+        dtype=config.dtype,
+        progress=progress,
+    )
     _claim(config, base)
     done = _answered(config, prompts)
     cache = HiddenCache(config.cache_folder, base.fingerprint, config.out.name) if config.hidden else None
     open_turns = [turn for prompt in prompts if (turn := _first_open(prompt, done)) is not None]
-    distiller = Distiller(config, base, engine, AnswerWriter(config.out, cache), open_turns)
+    distiller = Distiller(config, base, AnswerWriter(config.out, cache), open_turns)
     with JobProgress("answers", distiller.turns_left, enabled=progress) as bar:
         try:
             for answers, tokens in distiller.steps():
@@ -96,15 +101,14 @@ class Distiller:
     def __init__(
         self,
         config: DistillConfig,
-        base: BaseModel,
-        engine: TorchEngine,
+        base: Medusa,
         writer: AnswerWriter,
         prompts: list[Prompt],
     ) -> None:
-        self.config, self.base, self.engine, self.writer = config, base, engine, writer
+        self.config, self.base, self.engine, self.writer = config, base, base.engine, writer
         self.finished = self.too_long = self.tokens = 0
         # A prompt is one piece, so that each step gives each sequence a token.
-        self._decoder = Decoder(engine, prefill_rows=config.max_prompt_tokens)
+        self._decoder = Decoder(base.engine, prefill_rows=config.max_prompt_tokens)
         self._queue = deque(self._in_order([job for prompt in prompts if (job := self._job(prompt))]))
         self._running: list[_Job] = []
 
@@ -120,7 +124,7 @@ class Distiller:
             self._decoder.step([job.sequence for job in self._running])
             for job in self._running:
                 if self.config.hidden:
-                    job.states.append(job.sequence.hidden.clone())
+                    job.states.append(torch.as_tensor(job.sequence.hidden).clone())
             ended = [job for job in self._running if job.sequence.finish_reason is not None]
             tokens = len(self._running)
             self._running = [job for job in self._running if job.sequence.finish_reason is None]
@@ -192,7 +196,7 @@ class Distiller:
             yield from sorted(jobs[start : start + window], key=lambda job: len(job.sequence.prompt))
 
 
-def _claim(config: DistillConfig, base: BaseModel) -> None:
+def _claim(config: DistillConfig, base: Medusa) -> None:
     """Note beside the answers who writes them; raises UserError if that was another model or recipe."""
     mine = {"fingerprint": base.fingerprint, **config.recipe()}
     path = config.record_path

@@ -2,32 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import warnings
-from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
-from medusa_decoding.decoding import (
-    BestFirstPlanner,
-    Drafter,
-    ExactAcceptance,
-    NoDrafter,
-    Planner,
-    StaticPlanner,
-    TypicalAcceptance,
-)
+from medusa_decoding.decoding import BestFirstPlanner, Planner
 from medusa_decoding.decoding.acceptance import Acceptance
-from medusa_decoding.decoding.tree import parse_choices
 from medusa_decoding.errors import UserError
-from medusa_decoding.generation.medusa import Medusa
+from medusa_decoding.generation.rules import DEFAULT_ROWS, acceptance_for, planner_for
 
 if TYPE_CHECKING:
-    from medusa_decoding.engines import PlainEngine, TorchEngine
-    from medusa_decoding.heads import MedusaHeads
-    from medusa_decoding.models import BaseModel, Source
-
-DEFAULT_ROWS = 16
+    from medusa_decoding.generation.medusa import Medusa
+    from medusa_decoding.models import Source
 
 
 def load(
@@ -36,7 +22,9 @@ def load(
     heads: str | Path | None = "auto",
     tree: str | int | Path = "auto",
     acceptance: Literal["exact", "typical"] = "exact",
-    engine: Literal["auto", "torch"] = "auto",
+    engine: Literal["auto", "cpu", "torch"] = "auto",
+    weights: Literal["int8", "fp32"] = "int8",
+    threads: int | None = None,
     device: str = "auto",
     dtype: str = "auto",
     quantization: Literal["4bit", "8bit"] | None = None,
@@ -46,110 +34,87 @@ def load(
     """Load a base model and its heads.
 
     model: an alias ("smollm2"), a folder, a Hub id or a `.gguf` file. heads: a folder or Hub id; "auto" takes
-    heads that come with this package and fit; None decodes plainly. tree: "auto" (best-first, 16 rows with
-    the root), a number of rows, or a JSON file of `medusa_choices`. acceptance: "typical" is not lossless.
-    device, dtype, quantization and adapter go to transformers. Raises UserError with the way out where
-    something is not found or does not fit.
+    heads that come with this package and fit; None decodes plainly. tree: "auto" (as large as pays on this
+    machine), a number of rows, or a JSON file of `medusa_choices`. acceptance: "typical" is not lossless.
+    engine: "cpu" is this project's own, for models of the Llama family; "auto" takes it where it can run the
+    model and nothing asks for torch. weights and threads are the CPU engine's; device, dtype, quantization
+    and adapter go to transformers. Raises UserError with the way out where something is not found or does not
+    fit.
     """
     planner = planner_for(tree)
     rule = acceptance_for(acceptance)
-    if engine not in ("auto", "torch"):
-        raise UserError(f"unknown engine '{engine}': choose auto or torch")
-    from medusa_decoding.models import load_base_model, resolve
+    if engine not in ("auto", "cpu", "torch"):
+        raise UserError(f"unknown engine '{engine}': choose auto, cpu or torch")
+    from medusa_decoding.models import resolve
 
     source = resolve(model, progress=progress)
-    base = load_base_model(source, device=device, dtype=dtype, quantization=quantization, adapter=adapter)
-    built = _engine(base, wants_heads=heads not in (None, "auto"))
-    location = _heads_location(heads, source, base)
-    medusa = Medusa(base.name, base.tokenizer, built, base.fingerprint, NoDrafter(), planner, rule)
-    if location is not None and _verifies_trees(built):
-        medusa.heads, medusa.drafter = _drafter(location, base, built)
-        medusa.heads_name = str(heads) if heads != "auto" else f"packaged:{location.name}"
+    asked = _asks_for_torch(device, dtype, quantization, adapter)
+    if engine == "cpu" and asked:
+        raise UserError(f"{asked} is for the torch engine: leave it out, or choose --engine torch")
+    if engine == "cpu" or (engine == "auto" and not asked):
+        medusa = _on_cpu(source, heads, weights, threads, required=engine == "cpu")
+        if medusa is not None:
+            return _with_rules(medusa, planner, rule, progress=progress)
+    from medusa_decoding.generation.on_torch import load_on_torch
+
+    medusa = load_on_torch(source, heads, device, dtype, quantization, adapter)
+    return _with_rules(medusa, planner, rule, progress=progress)
+
+
+def _with_rules(medusa: Medusa, planner: Planner | None, rule: Acceptance, *, progress: bool) -> Medusa:
+    medusa.acceptance = rule
+    medusa.planner = planner or _automatic(medusa, progress=progress)
     return medusa
 
 
-def planner_for(tree: str | int | Path) -> Planner:
-    """The planner that `--tree` names: "auto", a number of rows, or a file of `medusa_choices`."""
-    text = str(tree)
-    if text == "auto":
-        return BestFirstPlanner(DEFAULT_ROWS)
-    if text.lstrip("+-").isdigit():
-        if int(text) < 1:
-            raise UserError(f"a tree cannot have {text} rows: give 1 (no guesses) or more, 'auto' or a file")
-        return BestFirstPlanner(int(text))
-    path = Path(text)
-    if not path.is_file():
-        raise UserError(f"no tree '{text}': give 'auto', a number of rows, or a JSON file of medusa_choices")
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        choices = content.get("medusa_choices") if isinstance(content, dict) else content
-        if not isinstance(choices, list) or not all(isinstance(one, list) for one in choices):
-            raise ValueError("it should hold a list of paths such as [[0], [1], [0, 0]]")
-        return StaticPlanner(parse_choices(choices))
-    except ValueError as error:
-        raise UserError(f"the tree in {path} cannot be used: {error}") from None
-
-
-def acceptance_for(name: str) -> Acceptance:
-    """The rule that `--acceptance` names."""
-    if name == "exact":
-        return ExactAcceptance()
-    if name == "typical":
-        return TypicalAcceptance()
-    raise UserError(f"unknown acceptance '{name}': choose exact (lossless) or typical")
-
-
-def packaged_heads() -> dict[str, Path]:
-    """The heads that come with this package: name and folder."""
-    root = Path(str(files("medusa_decoding") / "assets"))
-    return {
-        folder.name: folder for folder in sorted(root.glob("*")) if (folder / "medusa_config.json").is_file()
-    }
-
-
-def _engine(base: BaseModel, wants_heads: bool) -> TorchEngine | PlainEngine:
-    from medusa_decoding.engines import PlainEngine, TorchEngine
-
-    try:
-        return TorchEngine(base.model, base.context_length)
-    except UserError as error:
-        if wants_heads:
-            raise
-        warnings.warn(f"{error} (decoding plainly)", stacklevel=3)
-        return PlainEngine(base.model, base.context_length)
-
-
-def _verifies_trees(engine: Any) -> bool:
-    from medusa_decoding.engines import TorchEngine
-
-    return isinstance(engine, TorchEngine)
-
-
-def _heads_location(heads: str | Path | None, source: Source, base: BaseModel) -> Path | None:
-    """Where the heads are.
-
-    "auto": the alias' own, or packaged ones that were trained for the same weights.
+def _automatic(medusa: Medusa, *, progress: bool) -> Planner:
+    """The planner that knows this machine's costs; on the torch engine, whose cost of a row changes with
+    everything, a fixed number of rows.
     """
-    if heads is None:
-        return None
-    packaged = packaged_heads()
-    if heads != "auto":
-        return packaged.get(str(heads).removeprefix("packaged:")) or Path(heads)
-    if source.alias is not None and source.alias.default_heads in packaged:
-        return packaged[source.alias.default_heads]
-    for folder in packaged.values():
-        config = json.loads((folder / "medusa_config.json").read_text(encoding="utf-8"))
-        if config.get("base_fingerprint") == base.fingerprint:
-            return folder
+    if medusa.heads is None or not hasattr(medusa.engine, "read_bandwidth"):
+        return BestFirstPlanner(DEFAULT_ROWS)
+    from medusa_decoding.tuning import automatic_planner
+
+    return automatic_planner(medusa.engine, medusa.drafter, model=medusa.fingerprint, heads=medusa.heads_name)
+
+
+def _asks_for_torch(device: str, dtype: str, quantization: str | None, adapter: str | None) -> str | None:
+    """The first setting that only torch can follow."""
+    if device not in ("auto", "cpu"):
+        return f"--device {device}"
+    if dtype != "auto":
+        return f"--dtype {dtype}"
+    if quantization is not None:
+        return f"--load-in-{quantization.replace('bit', '')}bit"
+    if adapter is not None:
+        return f"--adapter {adapter}"
+    # Without importing torch: this file is there wherever an NVIDIA driver is.
+    return "a GPU" if device == "auto" and Path("/proc/driver/nvidia/version").exists() else None
+
+
+def _on_cpu(
+    source: Source,
+    heads: str | Path | None,
+    weights: Literal["int8", "fp32"],
+    threads: int | None,
+    *,
+    required: bool,
+) -> Medusa | None:
+    """The model on the CPU engine; None, with a note, where that cannot run it."""
+    from medusa_decoding.models.unsupported import Unsupported
+
+    try:
+        from medusa_decoding.generation.on_cpu import load_on_cpu
+
+        return load_on_cpu(source, heads, weights, threads)
+    except Unsupported as error:
+        reason, way_out = f"the CPU engine cannot run {source.name}: {error}", "choose --engine torch"
+    except ImportError as error:
+        if "_native" not in str(error):
+            raise
+        reason = "the CPU engine was not built when this package was installed (there was no C++ compiler)"
+        way_out = "install one (on Debian: apt install g++) and this package anew"
+    if required:
+        raise UserError(f"{reason}; {way_out}")
+    warnings.warn(f"{reason}; the torch engine is used", stacklevel=3)
     return None
-
-
-def _drafter(location: Path, base: BaseModel, engine: Any) -> tuple[MedusaHeads, Drafter]:
-    from medusa_decoding.heads import MedusaDrafter, check_fingerprint, from_pretrained
-
-    heads = from_pretrained(str(location), device=str(engine.device), dtype=engine.dtype)
-    output = base.model.get_output_embeddings()
-    heads.bind(output.weight, base.model.get_input_embeddings().weight, getattr(output, "bias", None))
-    check_fingerprint(heads.config, base.fingerprint)
-    heads.eval()
-    return heads, MedusaDrafter(heads)

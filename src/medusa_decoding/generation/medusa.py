@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Generator, Iterator, Mapping
 from collections.abc import Sequence as Seq
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from medusa_decoding.decoding import (
     Decoder,
@@ -24,11 +24,20 @@ from medusa_decoding.generation.text import TextAssembler
 
 if TYPE_CHECKING:
     from medusa_decoding.generation.conversation import Conversation
-    from medusa_decoding.heads import MedusaHeads
+    from medusa_decoding.heads import HeadsConfig
     from medusa_decoding.models import Tokenizer
 
 Message = Mapping[str, Any]
 Prompt = str | Seq[Message] | Seq[int]
+
+
+class Heads(Protocol):
+    """Heads as reports know them."""
+
+    @property
+    def config(self) -> HeadsConfig:
+        """What they are."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -128,7 +137,7 @@ class Medusa:
     drafter: Drafter = field(default_factory=NoDrafter)
     planner: Planner | None = None
     acceptance: Acceptance | None = None
-    heads: MedusaHeads | None = None
+    heads: Heads | None = None
     heads_name: str | None = None
 
     @property

@@ -6,10 +6,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from medusa_decoding.heads.config import HeadsConfig
+    from medusa_decoding.heads.config import HeadsConfig, check_fingerprint
     from medusa_decoding.heads.drafter import MedusaDrafter
     from medusa_decoding.heads.module import MedusaHeads
-    from medusa_decoding.heads.pretrained import check_fingerprint, from_pretrained, save_pretrained
+    from medusa_decoding.heads.pretrained import from_pretrained, save_pretrained
 
 __all__ = [
     "HeadsConfig",
@@ -24,7 +24,7 @@ _HOMES = {
     "HeadsConfig": "config",
     "MedusaDrafter": "drafter",
     "MedusaHeads": "module",
-    "check_fingerprint": "pretrained",
+    "check_fingerprint": "config",
     "from_pretrained": "pretrained",
     "save_pretrained": "pretrained",
 }

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
@@ -58,6 +60,32 @@ class HeadsConfig(BaseModel):
     def projection_rows(self) -> int | None:
         """Rows of a projection: the draft vocabulary's size T, or the base model's V; None if unknown."""
         return self.draft_vocabulary_size or self.vocabulary_size
+
+    def expected_shapes(self) -> Iterator[tuple[str, tuple[int, ...]]]:
+        """Every tensor name that heads of this config have (see `heads.state`), with its shape."""
+        size = self.hidden_size
+        for head in range(self.num_heads):
+            for layer in range(self.num_layers):
+                yield f"{head}.{layer}.linear.weight", (size, size)
+                yield f"{head}.{layer}.linear.bias", (size,)
+            if self.condition == "root":
+                yield f"{head}.0.root.weight", (size, size)
+            if self.projection == "own":
+                assert self.projection_rows is not None
+                yield f"{head}.{self.num_layers}.weight", (self.projection_rows, size)
+        if self.draft_vocabulary_size is not None:
+            yield "token_map", (self.draft_vocabulary_size,)
+
+
+def check_fingerprint(config: HeadsConfig, fingerprint: str | None) -> None:
+    """Warn in one line when the heads were trained on a base model with another fingerprint."""
+    if config.base_fingerprint and fingerprint and config.base_fingerprint != fingerprint:
+        warnings.warn(
+            "The heads were trained on other weights than this base model's"
+            f" ({config.base_model or config.base_fingerprint}): the text stays exact, but fewer of"
+            " their guesses may be accepted.",
+            stacklevel=2,
+        )
 
 
 def read_config(path: Path) -> HeadsConfig:

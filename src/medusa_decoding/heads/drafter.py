@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from medusa_decoding.decoding.tree import Proposals
+from medusa_decoding.heads.config import HeadsConfig
 from medusa_decoding.heads.module import MedusaHeads
 
 if TYPE_CHECKING:
@@ -29,6 +30,11 @@ class MedusaDrafter:
             raise ValueError("top_k is at least 1")
         self.heads = heads
         self.top_k = top_k
+
+    @property
+    def config(self) -> HeadsConfig:
+        """What the heads are."""
+        return self.heads.config
 
     @torch.inference_mode()
     def propose(self, contexts: Sequence[Context]) -> list[Proposals]:

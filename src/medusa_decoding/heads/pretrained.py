@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import warnings
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -11,7 +10,6 @@ import torch
 
 from medusa_decoding.errors import UserError
 from medusa_decoding.files import atomic_write
-from medusa_decoding.heads.config import HeadsConfig
 from medusa_decoding.heads.formats import FORMATS, detect, files_looked_for, native, vllm
 from medusa_decoding.heads.module import MedusaHeads
 from medusa_decoding.heads.state import build_heads
@@ -53,17 +51,6 @@ def from_pretrained(
         folder = _download(str(location))
     config, state = FORMATS[detect(folder)].load(folder)
     return build_heads(config, state, folder).to(device, dtype)
-
-
-def check_fingerprint(config: HeadsConfig, fingerprint: str | None) -> None:
-    """Warn in one line when the heads were trained on a base model with another fingerprint."""
-    if config.base_fingerprint and fingerprint and config.base_fingerprint != fingerprint:
-        warnings.warn(
-            "The heads were trained on other weights than this base model's"
-            f" ({config.base_model or config.base_fingerprint}): the text stays exact, but fewer of"
-            " their guesses may be accepted.",
-            stacklevel=2,
-        )
 
 
 def _download(location: str) -> Path:

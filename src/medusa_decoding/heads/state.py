@@ -18,26 +18,10 @@ from medusa_decoding.heads.module import MedusaHeads, ResidualBlocks
 StateDict = dict[str, Tensor]
 
 
-def expected_shapes(config: HeadsConfig) -> Iterator[tuple[str, tuple[int, ...]]]:
-    """Yield every tensor name that heads of this config have, with its shape."""
-    size = config.hidden_size
-    for head in range(config.num_heads):
-        for layer in range(config.num_layers):
-            yield f"{head}.{layer}.linear.weight", (size, size)
-            yield f"{head}.{layer}.linear.bias", (size,)
-        if config.condition == "root":
-            yield f"{head}.0.root.weight", (size, size)
-        if config.projection == "own":
-            assert config.projection_rows is not None
-            yield f"{head}.{config.num_layers}.weight", (config.projection_rows, size)
-    if config.draft_vocabulary_size is not None:
-        yield "token_map", (config.draft_vocabulary_size,)
-
-
 def check_state(config: HeadsConfig, state: StateDict, source: object) -> None:
     """Raise UserError naming the first tensor of `source` that is missing, too much, or of another shape."""
     known = set()
-    for name, shape in expected_shapes(config):
+    for name, shape in config.expected_shapes():
         known.add(name)
         if name not in state:
             raise UserError(f"{source}: the tensor '{name}' is missing; fetch or save the heads again.")

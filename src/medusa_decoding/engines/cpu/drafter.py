@@ -1,4 +1,4 @@
-"""Medusa heads in the CPU engine: one call guesses for all sequences, with the engine's own packed linears."""
+"""Medusa heads in the CPU engine: one call guesses for all sequences, with the engine's packed linears."""
 
 from __future__ import annotations
 
@@ -18,12 +18,18 @@ from medusa_decoding.engines.cpu.packed import Address, Array, Weights, address,
 class HeadsShape(Protocol):
     """What heads are: the fields of `heads.HeadsConfig` that matter here."""
 
-    num_heads: int
-    num_layers: int
-    hidden_size: int
-    projection: Literal["shared", "own"]
-    condition: Literal["root"] | None
-    calibration: list[float] | None
+    @property
+    def num_heads(self) -> int: ...  # noqa: D102
+    @property
+    def num_layers(self) -> int: ...  # noqa: D102
+    @property
+    def hidden_size(self) -> int: ...  # noqa: D102
+    @property
+    def projection(self) -> Literal["shared", "own"]: ...  # noqa: D102
+    @property
+    def condition(self) -> Literal["none", "root"]: ...  # noqa: D102
+    @property
+    def calibration(self) -> list[float] | None: ...  # noqa: D102
 
 
 class CpuDrafter:

@@ -1,4 +1,4 @@
-"""Weights in the order in which the CPU engine reads them, as arrays by name, and how the engine finds them."""
+"""Weights in the order in which the CPU engine reads them: arrays by name, and where they lie."""
 
 from __future__ import annotations
 
@@ -158,18 +158,17 @@ def _pack(
     yield from pack_linear(source.name, weight, bias, weights, threads)
 
 
-def take_rows(arrays: Mapping[str, Array], name: str, rows: NDArray[np.int64], inputs: int) -> dict[str, Array]:
+def take_rows(
+    arrays: Mapping[str, Array], name: str, rows: NDArray[np.int64], inputs: int
+) -> dict[str, Array]:
     """The arrays of a linear that has only these output channels of `name`, bit for bit."""
     panel, weights = _native.PANEL, arrays[f"{name}.weights"]
     padded = np.concatenate([rows, np.zeros(-len(rows) % panel, np.int64)])
     places, lanes = padded // panel, padded % panel
-    if weights.dtype == np.int8:
-        split = weights.reshape(-1, inputs // 2, panel, 2)[places, :, lanes]
-        packed = split.reshape(-1, panel, inputs // 2, 2).transpose(0, 2, 1, 3)
-    else:
-        packed = (
-            weights.reshape(-1, inputs, panel)[places, :, lanes].reshape(-1, panel, inputs).swapaxes(1, 2)
-        )
+    # Input channels stand in pairs where they are int8, one by one in fp32.
+    together = 2 if weights.dtype == np.int8 else 1
+    split = weights.reshape(-1, inputs // together, panel, together)[places, :, lanes]
+    packed = split.reshape(-1, panel, inputs // together, together).swapaxes(1, 2)
     taken = {"weights": np.ascontiguousarray(packed).reshape(-1)}
     for part in ("scale", "bias"):
         if f"{name}.{part}" in arrays:

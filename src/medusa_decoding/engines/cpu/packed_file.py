@@ -10,8 +10,9 @@ import json
 import math
 import warnings
 from collections.abc import Mapping
+from io import BufferedReader
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 from safetensors.numpy import save_file
@@ -53,7 +54,7 @@ def load_packed(path: Path) -> dict[str, Array] | None:
         return None
 
 
-def _read(file: BinaryIO, size: int) -> dict[str, Array]:
+def _read(file: BufferedReader, size: int) -> dict[str, Array]:
     length = int.from_bytes(file.read(8), "little")
     if not 2 <= length <= min(_LONGEST_HEADER, size):
         raise ValueError("no header")
@@ -71,7 +72,7 @@ def _read(file: BinaryIO, size: int) -> dict[str, Array]:
             raise ValueError("sizes that do not fit")
         piece = block[place : place + end - begin]
         file.seek(8 + length + begin)
-        if file.readinto(memoryview(piece)) != end - begin:
+        if file.readinto(piece.data) != end - begin:
             raise ValueError("cut off")
         arrays[name] = piece.view(dtype).reshape(entry["shape"])
         place += -(-(end - begin) // _ALIGNMENT) * _ALIGNMENT
