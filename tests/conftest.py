@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -15,3 +18,15 @@ def smollm2_path() -> Path:
     path = resolve("smollm2").path
     assert path is not None
     return path
+
+
+@pytest.fixture(scope="session", autouse=True)
+def packed_weights(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Where the CPU engine keeps weights meanwhile: not among the user's."""
+    folder = tmp_path_factory.mktemp("packed")
+    with pytest.MonkeyPatch.context() as patch:
+        # Without a compiler there is no CPU engine, and nothing to keep.
+        with suppress(ImportError):
+            patch.setattr("medusa_decoding.generation.on_cpu.cache_folder", lambda: folder)
+        yield folder
+    shutil.rmtree(folder)

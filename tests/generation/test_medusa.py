@@ -1,8 +1,8 @@
 from __future__ import annotations
 
-import json
 import warnings
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -10,9 +10,8 @@ from hypothesis import strategies as st
 
 import medusa_decoding
 from medusa_decoding import UserError
-from medusa_decoding.decoding import BestFirstPlanner, StaticPlanner
+from medusa_decoding.decoding import BestFirstPlanner
 from medusa_decoding.generation import Medusa
-from medusa_decoding.generation.loading import planner_for
 from tests.tiny import tiny_heads, tiny_llama
 
 
@@ -26,13 +25,20 @@ def heads(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tiny_heads(tmp_path_factory.mktemp("heads"), num_heads=3)
 
 
-@pytest.fixture(scope="module")
-def medusa(folder: Path, heads: Path) -> Medusa:
-    return load(folder, heads)
+ENGINES = {
+    "torch": {"dtype": "float64"},
+    "cpu": {"engine": "cpu", "weights": "int8", "tree": 16},
+    "cpu-fp32": {"engine": "cpu", "weights": "fp32", "tree": 16, "threads": 2},
+}
 
 
-def load(folder: Path, heads: Path | None, **options: object) -> Medusa:
-    return medusa_decoding.load(str(folder), heads=heads, dtype="float64", progress=False, **options)  # type: ignore[arg-type]
+@pytest.fixture(scope="module", params=ENGINES)
+def medusa(request: pytest.FixtureRequest, folder: Path, heads: Path) -> Medusa:
+    return load(folder, heads, **ENGINES[request.param])
+
+
+def load(folder: Path, heads: Path | None, **options: Any) -> Medusa:
+    return medusa_decoding.load(str(folder), heads=heads, progress=False, **options)
 
 
 SAMPLED = {"temperature": 0.9, "top_p": 0.95, "repetition_penalty": 1.2, "seed": 3}
@@ -145,19 +151,22 @@ def test_prompts_that_cannot_be_run_are_refused(medusa: Medusa, prompt: list[int
         medusa.generate(prompt)
 
 
-def test_typical_acceptance_says_that_it_is_not_lossless(folder: Path, heads: Path) -> None:
-    typical = load(folder, heads, acceptance="typical")
+@pytest.mark.parametrize("engine", ENGINES)
+def test_typical_acceptance_says_that_it_is_not_lossless(folder: Path, heads: Path, engine: str) -> None:
+    typical = load(folder, heads, acceptance="typical", **ENGINES[engine])
     assert typical.acceptance is not None
     assert not typical.acceptance.lossless
     assert len(typical.generate("x", max_tokens=9, temperature=1.0, ignore_eos=True).tokens) == 9
 
 
-def test_heads_that_do_not_fit_are_refused(folder: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("engine", ENGINES)
+def test_heads_that_do_not_fit_are_refused(folder: Path, tmp_path: Path, engine: str) -> None:
     with pytest.raises(UserError, match=r"\(258, 8\).*\(258, 16\)"):
-        load(folder, tiny_heads(tmp_path, hidden_size=8))
+        load(folder, tiny_heads(tmp_path, hidden_size=8), **ENGINES[engine])
 
 
-def test_heads_of_another_base_only_warn(tmp_path: Path, heads: Path) -> None:
+@pytest.mark.parametrize("engine", ENGINES)
+def test_heads_of_another_base_only_warn(tmp_path: Path, heads: Path, engine: str) -> None:
     from medusa_decoding.heads import from_pretrained
 
     marked = from_pretrained(heads)
@@ -165,7 +174,7 @@ def test_heads_of_another_base_only_warn(tmp_path: Path, heads: Path) -> None:
     marked.save_pretrained(tmp_path / "marked", dtype="float32")
     base = tiny_llama(tmp_path / "base")
     with pytest.warns(UserWarning, match="other weights"):
-        load(base, tmp_path / "marked")
+        load(base, tmp_path / "marked", **ENGINES[engine])
 
 
 def test_a_model_without_trees_decodes_plainly_and_refuses_heads(tmp_path: Path, heads: Path) -> None:
@@ -190,32 +199,3 @@ def test_a_model_without_trees_decodes_plainly_and_refuses_heads(tmp_path: Path,
     with pytest.raises(UserError, match="--no-heads"), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         medusa_decoding.load(str(tmp_path), heads=heads, progress=False)
-
-
-def test_a_tree_is_a_number_of_rows_or_a_file(tmp_path: Path) -> None:
-    path = tmp_path / "tree.json"
-    path.write_text(json.dumps([[0], [1], [0, 0]]), encoding="utf-8")
-    static, named = planner_for(path), planner_for("7")
-    assert isinstance(static, StaticPlanner)
-    assert static.choices == ((0,), (1,), (0, 0))
-    assert isinstance(named, BestFirstPlanner)
-    assert named.rows == 7
-    path.write_text(json.dumps({"medusa_choices": [[0]]}), encoding="utf-8")
-    assert isinstance(planner_for(path), StaticPlanner)
-
-
-@pytest.mark.parametrize(
-    ("tree", "message"),
-    [("0", "cannot have 0 rows"), ("-3", "cannot have -3 rows"), ("nowhere.json", "no tree 'nowhere.json'")],
-)
-def test_trees_that_are_none_are_refused(tree: str, message: str) -> None:
-    with pytest.raises(UserError, match=message):
-        planner_for(tree)
-
-
-@pytest.mark.parametrize("content", ["{", "[1]", '{"paths": []}', "[[0, 0]]", "[[-1]]", '[["a"]]'])
-def test_a_tree_file_with_a_fault_is_refused(tmp_path: Path, content: str) -> None:
-    path = tmp_path / "tree.json"
-    path.write_text(content, encoding="utf-8")
-    with pytest.raises(UserError, match=r"tree\.json cannot be used"):
-        planner_for(path)
