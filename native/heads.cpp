@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <stdexcept>
+#include <string>
 
 namespace medusa {
 
@@ -16,6 +18,9 @@ Heads::Heads(HeadsWeights weights, Model& model)
 // Rows stand head by head, (K, n), so that each head's own weights see their rows side by side.
 void Heads::propose(const float* hidden, const int64_t* roots, int n, int top, int64_t* tokens,
                     float* log_probabilities) {
+    for (int i = 0; i < n; ++i)
+        if (roots[i] < 0 || roots[i] >= model_.shape().vocabulary)
+            throw std::invalid_argument("token " + std::to_string(roots[i]) + " is not in the vocabulary");
     const int rows = n * weights_.heads, wide = round_up(weights_.heads * weights_.hidden, kPanel);
     features_.resize(size_t(rows) * width_);
     inner_.resize(size_t(n) * wide + size_t(rows) * width_);

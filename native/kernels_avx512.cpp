@@ -34,7 +34,7 @@ struct Avx512Tile {
         MEDUSA_EACH(MEDUSA_CLEAR)
         for (int block = 0; block < x.blocks; ++block) {
             const int pairs = std::min(kBlock, k - block * kBlock) / 2;
-#define MEDUSA_ZERO(r) __m512i a##r = _mm512_setzero_si512();
+#define MEDUSA_ZERO(r) __m512i a##r = _mm512_setzero_si512(), b##r = a##r;
             MEDUSA_EACH(MEDUSA_ZERO)
             for (int i = 0; i < pairs; i += 2, w += 64) {
                 _mm_prefetch(prefetch.line, _MM_HINT_T0);
@@ -42,11 +42,14 @@ struct Avx512Tile {
                 const int16_t* xp = x0 + 2 * i;
                 const __m512i first = _mm512_cvtepi8_epi16(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(w)));
                 const __m512i second = _mm512_cvtepi8_epi16(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(w + 32)));
-#define MEDUSA_ROW(r)                                                       \
-    if constexpr (ROWS > r) {                                               \
-        a##r = _mm512_dpwssd_epi32(a##r, first, pair(xp + r * stride));     \
-        a##r = _mm512_dpwssd_epi32(a##r, second, pair(xp + r * stride + 2)); \
-        __asm__("" : "+v"(a##r));                                           \
+// Few rows have registers for two sums each, and need them: one would wait for itself.
+#define MEDUSA_ROW(r)                                                           \
+    if constexpr (ROWS > r) {                                                   \
+        __m512i& other = ROWS <= 8 ? b##r : a##r;                               \
+        a##r = _mm512_dpwssd_epi32(a##r, first, pair(xp + r * stride));         \
+        __asm__("" : "+v"(a##r));                                               \
+        other = _mm512_dpwssd_epi32(other, second, pair(xp + r * stride + 2));  \
+        __asm__("" : "+v"(other));                                              \
     }
                 MEDUSA_EACH(MEDUSA_ROW)
             }
@@ -55,7 +58,7 @@ struct Avx512Tile {
             // Multiplied and added apart, as in the other tables.
 #define MEDUSA_FLUSH(r)                                                                                \
     if constexpr (ROWS > r)                                                                            \
-        f##r = _mm512_add_ps(f##r, _mm512_mul_ps(_mm512_cvtepi32_ps(a##r),                             \
+        f##r = _mm512_add_ps(f##r, _mm512_mul_ps(_mm512_cvtepi32_ps(_mm512_add_epi32(a##r, b##r)),                              \
                                                  _mm512_set1_ps(scale[size_t(r) * x.blocks])));
             MEDUSA_EACH(MEDUSA_FLUSH)
         }

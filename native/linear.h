@@ -9,6 +9,7 @@
 namespace medusa {
 namespace {
 
+constexpr int kLead = 4096;      // bytes that a lone tile fetches ahead: what is under way at full bandwidth
 constexpr int kRowChunk = 96;  // rows whose activations stay in the cache while the panels pass
 
 // Sums of one tile: up to 16 rows and a panel's channels, before the weights' scale.
@@ -43,7 +44,6 @@ void linear(const Linear& weights, const Activations& x, int rows, float* out, i
             int end) {
     const size_t bytes = weights.panel_bytes();
     const char* first = static_cast<const char*>(weights.weights);
-    constexpr int kAhead = 1536;
     alignas(64) Sums sums;
     for (int chunk = 0; chunk < rows; chunk += kRowChunk) {
         const int count = std::min(kRowChunk, rows - chunk);
@@ -54,7 +54,7 @@ void linear(const Linear& weights, const Activations& x, int rows, float* out, i
                 // Even tiles: 8 rows as 4 + 4, not as 6 + 2.
                 const int from = chunk + count * tile / tiles, to = chunk + count * (tile + 1) / tiles;
                 const Prefetch prefetch =
-                    tiles == 1 ? Prefetch{data + kAhead, 64}
+                    tiles == 1 ? Prefetch{data + kLead, 64}
                                : Prefetch{data + bytes + bytes * tile / tiles, std::max(1, 64 / tiles)};
                 Tile::run(weights, data, x, from, to - from, prefetch, sums);
                 finish<L>(weights, panel, sums, to - from, out + size_t(from) * out_stride, out_stride, add);

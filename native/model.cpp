@@ -8,6 +8,7 @@
 #include <cstring>
 #include <stdexcept>
 #include <string>
+#include <unordered_map>
 
 namespace medusa {
 
@@ -275,19 +276,30 @@ void Model::multiply(const Linear& linear, const float* from, int from_stride, i
     kernels_.linear(linear, x, rows, out, stride, add, panels.begin, panels.end);
 }
 
-void Model::commit(const int64_t* accepted, int count) {
+// Each row kept continues its sequence: its parent is the row kept before it, or the sequence's end.
+void Model::check_accepted(const int64_t* accepted, int count) {
+    std::unordered_map<int64_t, int64_t> last;
     for (int i = 0; i < count; ++i) {
         const int64_t row = accepted[i];
         if (row < 0 || row >= int64_t(states_.size())) throw std::invalid_argument("only rows of the last pass can be kept");
+        const int64_t handle = handles_[row];
+        const auto before = last.find(handle);
+        const int64_t parent = before == last.end() ? -1 : before->second;
+        const int64_t length = cache_.at(handle).length + states_[row].path_count - 1;
+        if (parents_[row] != parent || states_[row].position != length)
+            throw std::invalid_argument("accepted rows must continue their sequence");
+        last[handle] = row;
     }
+}
+
+void Model::commit(const int64_t* accepted, int count) {
+    check_accepted(accepted, count);
     // All pages first: when memory runs out, nothing has changed.
     for (int i = 0; i < count; ++i) cache_.reserve(cache_.at(handles_[accepted[i]]), states_[accepted[i]].position + 1);
     const CacheShape& shape = cache_.shape();
     for (int i = 0; i < count; ++i) {
         const int row = int(accepted[i]);
         Sequence& sequence = cache_.at(handles_[row]);
-        if (states_[row].position != sequence.length)
-            throw std::invalid_argument("accepted rows must continue their sequence");
         float* page = sequence.pages[sequence.length / kPage].get();
         const size_t slot = size_t(sequence.length % kPage) * shape.head_dim;
         for (int layer = 0; layer < shape.layers; ++layer)

@@ -84,6 +84,7 @@ private:
     };
 
     void check(const Rows& rows);
+    void check_accepted(const int64_t* accepted, int count);
     void prepare(const Rows& rows);
     void run_layers(int thread);
     void project(int thread, bool logits);

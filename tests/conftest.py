@@ -27,6 +27,6 @@ def packed_weights(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     with pytest.MonkeyPatch.context() as patch:
         # Without a compiler there is no CPU engine, and nothing to keep.
         with suppress(ImportError):
-            patch.setattr("medusa_decoding.generation.on_cpu.cache_folder", lambda: folder)
+            patch.setattr("medusa_decoding.generation.on_cpu.packed_folder", lambda: folder)
         yield folder
     shutil.rmtree(folder)

@@ -108,7 +108,7 @@ def _on_cpu(
 
         return load_on_cpu(source, heads, weights, threads)
     except Unsupported as error:
-        reason, way_out = f"the CPU engine cannot run {source.name}: {error}", "choose --engine torch"
+        reason, way_out = f"the CPU engine cannot run {source.name} ({error.reason})", "choose --engine torch"
     except ImportError as error:
         if "_native" not in str(error):
             raise

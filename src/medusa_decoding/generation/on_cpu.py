@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import platformdirs
-
 from medusa_decoding.decoding import NoDrafter
 from medusa_decoding.engines.cpu.drafter import CpuDrafter
 from medusa_decoding.engines.cpu.engine import CpuEngine, default_threads
@@ -18,6 +16,7 @@ from medusa_decoding.heads import HeadsConfig, check_fingerprint
 from medusa_decoding.heads.plain import check_fit, read_arrays
 from medusa_decoding.models import Source, load_tokenizer
 from medusa_decoding.models.checkpoint import Checkpoint, open_checkpoint
+from medusa_decoding.models.download import cache_folder
 
 
 def load_on_cpu(source: Source, heads: str | Path | None, weights: Weights, threads: int | None) -> Medusa:
@@ -45,14 +44,14 @@ def load_on_cpu(source: Source, heads: str | Path | None, weights: Weights, thre
     return medusa
 
 
-def cache_folder() -> Path:
-    """Where packed weights are kept."""
-    return platformdirs.user_cache_path("medusa-decoding") / "packed"
+def packed_folder() -> Path:
+    """Where packed weights are kept: beside the downloaded models."""
+    return cache_folder() / "packed"
 
 
 def _arrays(checkpoint: Checkpoint, weights: Weights, threads: int | None) -> dict[str, Array]:
     """Packed weights, from the last start if they were kept."""
-    path = packed_path(cache_folder(), checkpoint.key, weights)
+    path = packed_path(packed_folder(), checkpoint.key, weights)
     arrays = load_packed(path)
     if arrays is None:
         arrays = pack_model(checkpoint, weights, threads or default_threads())

@@ -137,12 +137,9 @@ def test_a_sequence_has_no_more_tokens_than_it_has(texts: Texts, length: int) ->
             act(2, length)
 
 
-half = pytest.mark.xfail(strict=True, reason="the first ones are kept")
-
-
 @pytest.mark.parametrize(
     "accepted",
-    [[-1], [4], [99], [1], [0, 4], pytest.param([3, 3], marks=half), pytest.param([3, 0, 0], marks=half)],
+    [[-1], [4], [99], [1], [0, 4], [3, 3], [3, 0, 0]],
 )
 def test_rows_that_do_not_continue_a_sequence_are_not_kept(texts: Texts, accepted: list[int]) -> None:
     texts.engine.forward(rows())
@@ -160,7 +157,6 @@ def test_rows_are_kept_once(texts: Texts) -> None:
             texts.engine.commit(np.array(again))
 
 
-@pytest.mark.xfail(strict=True, reason="they are kept")
 def test_siblings_are_no_path(texts: Texts) -> None:
     """Two roots, and a child of the one that is not kept."""
     texts.engine.forward(rows(parents=[-1, -1, 0, -1], positions=[3, 3, 4, 70]))

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from safetensors import SafetensorError
 from safetensors.numpy import save_file
 
 from medusa_decoding import _native
@@ -36,9 +37,10 @@ def save_packed(path: Path, arrays: Mapping[str, Array]) -> None:
     try:
         with atomic_write(path) as temporary:
             save_file(dict(arrays), temporary)
-    except OSError as error:
+    except (OSError, SafetensorError) as error:
         warnings.warn(
-            f"the packed weights are not kept for the next start: {path.parent}: {error.strerror or error}",
+            f"the packed weights are not kept for the next start: {path.parent}: "
+            f"{getattr(error, 'strerror', None) or error}",
             stacklevel=2,
         )
 
@@ -60,7 +62,7 @@ def _read(file: BufferedReader, size: int) -> dict[str, Array]:
         raise ValueError("no header")
     header = json.loads(file.read(length))
     header.pop("__metadata__", None)
-    room = sum(-(-(end - begin) // _ALIGNMENT) * _ALIGNMENT for begin, end in _offsets(header))
+    room = sum(-(-(end - begin) // _ALIGNMENT) * _ALIGNMENT for begin, end in _offsets(header, size))
     # NumPy asks the system for huge pages in arrays of this size, which a mapped file would not get.
     block = np.empty(room + _ALIGNMENT, np.uint8)
     place = -block.ctypes.data % _ALIGNMENT
@@ -79,8 +81,9 @@ def _read(file: BufferedReader, size: int) -> dict[str, Array]:
     return arrays
 
 
-def _offsets(header: Mapping[str, Any]) -> list[tuple[int, int]]:
+def _offsets(header: Mapping[str, Any], size: int) -> list[tuple[int, int]]:
     offsets = [tuple(entry["data_offsets"]) for entry in header.values()]
-    if not all(len(pair) == 2 and 0 <= pair[0] <= pair[1] for pair in offsets):
+    # Checked before memory is asked for: a damaged header may name more bytes than any machine has.
+    if not all(len(pair) == 2 and 0 <= pair[0] <= pair[1] <= size for pair in offsets):
         raise ValueError("offsets that make no sense")
     return offsets

@@ -1,0 +1,172 @@
+"""Plain decoding, decoding with heads and llama.cpp, prompt by prompt in one run, on the same GGUF file.
+
+    python benchmarks/against_llama_cpp.py MODEL --suite FILE.jsonl [--limit 8] [--tokens 128] [--json OUT]
+
+llama.cpp runs in the interpreter named by --llama-python, where llama-cpp-python is installed (by default this
+one). Each side decodes greedily, alone on the machine, the same number of tokens after the same prompt ids, with
+as many threads; the prompt is timed apart. With --requantised FILE.gguf a second llama.cpp runs another
+quantisation of the same weights.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+WORKER = """
+import json, sys, time
+import llama_cpp, numpy
+path, threads = sys.argv[1], int(sys.argv[2])
+count = dict(n_threads=threads, n_threads_batch=threads)
+model = llama_cpp.Llama(path, n_ctx=2048, n_batch=512, verbose=False, **count)
+context = model._ctx.ctx
+def best():
+    # The logits as they are, without the Python sampler, which would cost llama.cpp time that is not its own.
+    return int(numpy.ctypeslib.as_array(llama_cpp.llama_get_logits(context), (model.n_vocab(),)).argmax())
+print("ready", flush=True)
+for line in sys.stdin:
+    ids, count = json.loads(line)
+    model.reset()
+    started = time.perf_counter()
+    model.eval(ids)
+    first = time.perf_counter()
+    written = []
+    while len(written) < count:
+        token = best()
+        written.append(token)
+        model.eval([token])
+    ended = time.perf_counter()
+    print(json.dumps({"prefill": first - started, "decode": ended - first, "tokens": written}), flush=True)
+"""
+
+
+class LlamaCpp:
+    """llama.cpp in a process of its own, so that its threads and ours do not meet."""
+
+    def __init__(self, python: str, path: str, threads: int) -> None:
+        self._process = subprocess.Popen(
+            [python, "-c", WORKER, path, str(threads)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+        )
+        assert self._process.stdout is not None
+        if self._process.stdout.readline().strip() != "ready":
+            raise SystemExit(f"llama.cpp did not start: {python} -m pip install llama-cpp-python")
+
+    def run(self, ids: list[int], count: int) -> dict[str, Any]:
+        """Decode `count` tokens after `ids`: seconds of prefill and decoding."""
+        assert self._process.stdin is not None and self._process.stdout is not None
+        print(json.dumps([ids, count]), file=self._process.stdin, flush=True)
+        answer: dict[str, Any] = json.loads(self._process.stdout.readline())
+        return answer
+
+
+def ours(medusa: Any, ids: list[int], count: int, speculative: bool) -> dict[str, Any]:
+    """Decode `count` tokens after `ids` with this project."""
+    result = medusa.generate(ids, max_tokens=count + 1, ignore_eos=True, speculative=speculative)
+    counted = result.statistics
+    return {
+        "prefill": counted.prefill_seconds,
+        "decode": counted.decode_seconds,
+        "tokens": result.tokens[1:],
+        "steps": counted.steps,
+    }
+
+
+def prefill_rates(
+    medusa: Any, peers: dict[str, LlamaCpp], ids: list[int], rounds: int = 5
+) -> dict[str, float]:
+    """Tokens per second of a prompt of 512 tokens, medians of interleaved rounds."""
+    times: dict[str, list[float]] = {"medusa": [], **{name: [] for name in peers}}
+    for _ in range(rounds):
+        started = time.perf_counter()
+        ours(medusa, ids, 1, False)
+        times["medusa"].append(time.perf_counter() - started)
+        for name, peer in peers.items():
+            times[name].append(peer.run(ids, 0)["prefill"])
+    return {name: len(ids) / statistics.median(each) for name, each in times.items()}
+
+
+def main() -> None:
+    """Run, print a table, write the JSON."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("model")
+    parser.add_argument("--suite", required=True)
+    parser.add_argument("--limit", type=int, default=8)
+    parser.add_argument("--tokens", type=int, default=128)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--tree", default="auto")
+    parser.add_argument("--llama-python", default=sys.executable)
+    parser.add_argument("--requantised", action="append", default=[])
+    parser.add_argument("--json")
+    chosen = parser.parse_args()
+
+    import medusa_decoding
+    from medusa_decoding.bench.machine import describe_machine
+    from medusa_decoding.bench.suite import load_suite, round_robin
+    from medusa_decoding.models import resolve
+
+    medusa = medusa_decoding.load(chosen.model, engine="cpu", threads=chosen.threads, tree=chosen.tree)
+    path = str(resolve(chosen.model).path)
+    peers = {"llama.cpp": LlamaCpp(chosen.llama_python, path, chosen.threads)}
+    for other in chosen.requantised:
+        peers[f"llama.cpp {other.rsplit('.', 2)[-2]}"] = LlamaCpp(chosen.llama_python, other, chosen.threads)
+    sides: dict[str, Any] = {"plain": lambda ids, n: ours(medusa, ids, n, False)}
+    if medusa.heads is not None:
+        sides["heads"] = lambda ids, n: ours(medusa, ids, n, True)
+    for name, peer in peers.items():
+        sides[name] = peer.run
+    prompts = [
+        medusa.encode(question.turns[0])[:900]
+        for question in round_robin(load_suite(Path(chosen.suite)), chosen.limit)
+    ]
+    rows: dict[str, list[float]] = {name: [] for name in sides}
+    same = steps = 0
+    for name in sides:
+        sides[name](prompts[0], 8)
+    for number, ids in enumerate(prompts):
+        order = list(sides)[number % len(sides) :] + list(sides)[: number % len(sides)]
+        results = {name: sides[name](ids, chosen.tokens) for name in order}
+        for name, result in results.items():
+            rows[name].append(chosen.tokens / result["decode"])
+        if "heads" in results:
+            same += results["heads"]["tokens"] == results["plain"]["tokens"]
+            steps += results["heads"]["steps"]
+        print(f"{number + 1}/{len(prompts)}", {k: round(v[-1], 1) for k, v in rows.items()}, file=sys.stderr)
+    words = (prompts[0] * 512)[:512]
+    report: dict[str, Any] = {
+        "machine": describe_machine(),
+        "model": chosen.model,
+        "engine": medusa.engine.description,
+        "settings": {k: v for k, v in vars(chosen).items() if k in ("limit", "tokens", "threads", "tree")},
+        "tokens_per_second": {name: statistics.median(each) for name, each in rows.items()},
+        "times_llama_cpp": {
+            name: statistics.median(a / b for a, b in zip(each, rows["llama.cpp"], strict=True))
+            for name, each in rows.items()
+        },
+        "prefill_512_tokens_per_second": prefill_rates(medusa, peers, words),
+    }
+    if steps:
+        report["heads"] = {
+            "tokens_per_step": len(prompts) * chosen.tokens / steps,
+            "identical": same,
+            "of": len(prompts),
+        }
+    text = json.dumps(report, indent=1)
+    print(text)
+    if chosen.json:
+        Path(chosen.json).write_text(text + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
