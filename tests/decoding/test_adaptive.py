@@ -201,6 +201,13 @@ def test_credit_is_bounded() -> None:
     assert sum(length == 0 for length in pauses(planner, 20)) <= 6
 
 
+def test_losses_do_not_make_time_look_cheap() -> None:
+    planner = AdaptivePlanner(DEAR)
+    for _ in range(20):
+        planner.observe(Outcome(True, [CONTEXT], [32], [1]))
+    assert planner.speedup == 1
+
+
 def toy(planner: Planner, text: list[int], right: float) -> tuple[ToyEngine, KnowingDrafter, Decoder]:
     base, drafter = ToyEngine(random_table(6, seed=1)), KnowingDrafter([text], 6, right=right)
     return base, drafter, Decoder(base, drafter, planner)

@@ -11,6 +11,7 @@ from medusa_decoding.decoding import (
     AdaptivePlanner,
     BestFirstPlanner,
     Decoder,
+    Outcome,
     Planner,
     SamplingParameters,
     StaticPlanner,
@@ -332,3 +333,53 @@ def test_typical_acceptance_commits_what_it_emits() -> None:
         assert text.handle is not None
         assert base.texts[text.handle] == [*text.prompt, *text.tokens[:-1]]
         assert text.statistics.acceleration_rate > 1
+
+
+class Attentive(BestFirstPlanner):
+    """Asks for guesses every other time, and remembers what it was asked and told."""
+
+    def __init__(self) -> None:
+        super().__init__(rows=6)
+        self.counts: list[int] = []
+        self.contexts: list[list[int]] = []
+        self.told: list[Outcome] = []
+
+    def drafts(self, count: int) -> bool:
+        self.counts.append(count)
+        return len(self.counts) % 2 == 0
+
+    def grow(self, roots, proposals, depths, contexts):  # type: ignore[no-untyped-def]
+        self.contexts.append(list(contexts))
+        return super().grow(roots, proposals, depths, contexts)
+
+    def observe(self, outcome: Outcome) -> None:
+        self.told.append(outcome)
+
+
+def test_a_planner_is_asked_before_and_told_after_each_step() -> None:
+    planner, drafter = Attentive(), RandomDrafter(3, 3, VOCABULARY, 0)
+    texts = [Text([1, 2], PLAIN, max_tokens=15), Text([1, 2, 3, 4, 5], PLAIN, max_tokens=9)]
+    decoder = Decoder(engine(), drafter, planner, prefill_rows=3)
+    while running := [text for text in texts if text.finish_reason is None]:
+        begun = [text for text in running if text.tokens]
+        before = [text.committed for text in begun]
+        asked = len(planner.counts)
+        steps = [step for step in decoder.step(running) if step.tree is not None]
+        if not begun:
+            assert planner.told == []
+            continue
+        outcome = planner.told[-1]
+        assert planner.contexts[-1] == list(outcome.contexts) == before
+        assert list(outcome.rows) == [len(step.tree) for step in steps if step.tree is not None]
+        assert list(outcome.emitted) == [len(step.tokens) for step in steps]
+        assert planner.counts[asked:] in ([len(begun)], [])
+        assert outcome.drafted == (len(planner.counts) > asked and len(planner.counts) % 2 == 0)
+        assert outcome.drafted == (max(outcome.rows) > 1)
+    assert {outcome.drafted for outcome in planner.told} == {True, False}
+
+
+def test_the_last_token_needs_no_guesses() -> None:
+    planner = Attentive()
+    decoded(Decoder(engine(), RandomDrafter(3, 3, VOCABULARY, 0), planner), Text([1], PLAIN, max_tokens=2))
+    assert planner.counts == []
+    assert [outcome.drafted for outcome in planner.told] == [False]

@@ -86,3 +86,11 @@ def test_a_cache_that_cannot_be_written_only_costs_time(clock: Clock, folder: Pa
     engine = ClockedEngine(clock)
     planner = automatic_planner(engine, ClockedDrafter(engine), model="m", heads="h")
     assert planner.cost.step(1, 256) == pytest.approx(5.61)
+
+
+def test_the_automatic_planner_is_spared_the_noise(clock: Clock) -> None:
+    engine = ClockedEngine(clock)
+    noisy = replace(FOUND, measured=StepCost((1, 2), {256: (6.0, 5.0)}, {1: 0.25}))
+    save_profile(key_of(engine, model="m", heads="h"), noisy)
+    planner = automatic_planner(engine, ClockedDrafter(engine), model="m", heads="h")
+    assert planner.cost.steps([1, 2], 256).tolist() == [5.5, 5.5]

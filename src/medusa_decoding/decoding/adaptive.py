@@ -140,9 +140,9 @@ def best_size(count: int, chances: FloatArray, times: FloatArray, rate: float) -
     ties go to the smallest. What drafting took is spent by now, whatever the size.
 
     >>> chances = np.array([0.6, 0.3, 0.3, 0.24])
-    >>> times = np.array([5.0, 5.2, 5.4, 5.6, 7.4])
-    >>> best_size(1, chances, times, 1 / 5.0), best_size(1, chances, times, 2 / 5.0)
-    (3, 3)
+    >>> times = np.array([5.0, 5.2, 5.4, 5.6, 6.6])
+    >>> best_size(1, chances, times, 0.2), best_size(1, chances, times, 0.355)
+    (4, 3)
     """
     expected = count + np.concatenate([[0.0], np.cumsum(chances)])
     return int(np.argmax(expected - rate * times))
