@@ -47,7 +47,7 @@ def test_a_stream_joined_is_the_decoded_whole(kind: str, data: st.DataObject) ->
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@given(text=st.text(max_size=40))
+@given(text=st.text(max_size=40).filter(lambda text: "<" not in text))  # "<unk>" is a token, not a text
 def test_any_text_comes_back(kind: str, text: str) -> None:
     tokenizer = tokenizer_named(kind)
     ids = tokenizer.encode(text, special=False)
@@ -61,7 +61,9 @@ def test_decoding_agrees_with_the_library(kind: str) -> None:
     tokenizer = tokenizer_named(kind)
     for text in read("strings"):
         ids = tokenizer.encode(text)
-        assert tokenizer.decode(ids) == tokenizer.tokenizer.decode(ids, skip_special_tokens=True)
+        assert tokenizer.decode(ids) == tokenizer.tokenizer.backend_tokenizer.decode(
+            ids, skip_special_tokens=True
+        )
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -78,7 +80,7 @@ def test_a_stream_never_splits_a_character(kind: str) -> None:
 def test_an_unfinished_character_appears_at_the_flush() -> None:
     tokenizer = tokenizer_named("sentence_piece")
     stream = tokenizer.stream()
-    first_byte = tokenizer.tokenizer.convert_tokens_to_ids("<0xE2>")
+    first_byte = tokenizer.tokenizer.backend_tokenizer.token_to_id("<0xE2>")
     assert stream.push([first_byte]) == ""
     assert stream.flush() == "\ufffd"
 
@@ -95,14 +97,14 @@ def test_a_stream_asks_for_each_token_once() -> None:
 
 def test_bytes_of_tokens() -> None:
     piece = tokenizer_named("sentence_piece")
-    ids = piece.tokenizer.convert_tokens_to_ids
+    ids = piece.tokenizer.backend_tokenizer.token_to_id
     assert piece.token_bytes(ids("<0xFF>")) == b"\xff"
     assert piece.token_bytes(ids("▁word")) == b" word"
     assert piece.token_bytes(ids("</s>")) == b""
     assert piece.token_bytes(ids("<mark>")) == b"<mark>"
     level = tokenizer_named("byte_level")
-    assert level.token_bytes(level.tokenizer.convert_tokens_to_ids("Ġword")) == b" word"
-    assert level.token_bytes(level.tokenizer.convert_tokens_to_ids("<|im_end|>")) == b""
+    assert level.token_bytes(level.tokenizer.backend_tokenizer.token_to_id("Ġword")) == b" word"
+    assert level.token_bytes(level.tokenizer.backend_tokenizer.token_to_id("<|im_end|>")) == b""
     assert level.token_bytes(level.vocabulary_size) == level.token_bytes(-1) == b""
     every = {level.token_bytes(token) for token in range(level.vocabulary_size)}
     assert {bytes([byte]) for byte in range(256)} <= every
@@ -111,9 +113,9 @@ def test_bytes_of_tokens() -> None:
 def test_bytes_of_added_tokens() -> None:
     for kind, token, text in (("sentence_piece", "▁▁▁▁▁", "     "), ("byte_level", "<a b>é", "<a b>é")):
         inner = copy.deepcopy(tokenizer_named(kind).tokenizer)
-        inner.add_tokens([AddedToken(token, normalized=False)])
+        inner.backend_tokenizer.add_tokens([AddedToken(token, normalized=False)])
         tokenizer = Tokenizer(inner)
-        assert tokenizer.token_bytes(inner.convert_tokens_to_ids(token)) == text.encode()
+        assert tokenizer.token_bytes(inner.backend_tokenizer.token_to_id(token)) == text.encode()
 
 
 def test_special_tokens_are_skipped_or_shown() -> None:
@@ -136,7 +138,7 @@ def test_an_unknown_way_of_decoding_is_an_error() -> None:
 def test_ends_are_those_of_the_config_and_those_declared() -> None:
     inner = tokenizer_named("byte_level").tokenizer
     names = ("<|endoftext|>", "<|im_end|>")
-    assert Tokenizer(inner, [5]).eos_ids == {5, *inner.convert_tokens_to_ids(list(names))}
+    assert Tokenizer(inner, [5]).eos_ids == {5, *map(inner.backend_tokenizer.token_to_id, names)}
 
 
 def test_chat_renders_the_template() -> None:

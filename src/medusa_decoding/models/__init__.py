@@ -13,8 +13,9 @@ from medusa_decoding.models.source import Source, resolve
 
 if TYPE_CHECKING:
     from medusa_decoding.models.download import pull
-    from medusa_decoding.models.loader import BaseModel, load_base_model, load_tokenizer
+    from medusa_decoding.models.loader import BaseModel, load_base_model
     from medusa_decoding.models.tokenizer import Tokenizer, TokenStream
+    from medusa_decoding.models.tokenizer_source import load_tokenizer
 
 __all__ = [
     "ALIASES",
@@ -34,7 +35,7 @@ _MODULES = {
     "TokenStream": "tokenizer",
     "Tokenizer": "tokenizer",
     "load_base_model": "loader",
-    "load_tokenizer": "loader",
+    "load_tokenizer": "tokenizer_source",
     "pull": "download",
 }
 

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 
 from tokenizers import AddedToken, Tokenizer, decoders, normalizers, processors
 from tokenizers.models import BPE
-from transformers import PreTrainedTokenizerFast
 
 from medusa_decoding.errors import UserError
+from medusa_decoding.models.fast_tokenizer import FastTokenizer
 from medusa_decoding.models.gguf_keys import Keys
 from medusa_decoding.models.gguf_reader import GgufFile
 from medusa_decoding.models.pretokenizers import build, pre_tokenizer_named
@@ -33,7 +33,7 @@ class _Vocabulary:
     ids: dict[str, int]
 
 
-def tokenizer_of(file: GgufFile) -> PreTrainedTokenizerFast:
+def tokenizer_of(file: GgufFile) -> FastTokenizer:
     """The tokenizer of `file`, with its chat template.
 
     Raises:
@@ -57,9 +57,7 @@ def tokenizer_of(file: GgufFile) -> PreTrainedTokenizerFast:
     names = _special_names(vocabulary, kind)
     _add_template(backend, vocabulary, names, adds_bos)
     template = keys.text("tokenizer.chat_template") if "tokenizer.chat_template" in keys else None
-    return PreTrainedTokenizerFast(
-        tokenizer_object=backend, chat_template=template, clean_up_tokenization_spaces=False, **names
-    )
+    return FastTokenizer(backend, special=names, chat_template=template)
 
 
 def end_ids(file: GgufFile) -> set[int]:

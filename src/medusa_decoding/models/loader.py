@@ -91,18 +91,6 @@ def load_base_model(
     return BaseModel(model, tokenizer, fingerprint(model), source.name, _context_length(model.config))
 
 
-def load_tokenizer(source: Source) -> Tokenizer:
-    """The tokenizer of `source`, without its weights.
-
-    Raises:
-        UserError: there is none, or it is of a kind that is not known.
-    """
-    with explained(source.name), _quiet():
-        if source.kind == "gguf":
-            return _gguf_tokenizer(_open(source))
-        return _hf_tokenizer(source, AutoConfig.from_pretrained(_place(source), **_SAFE))
-
-
 Loaded = tuple[PreTrainedModel, Tokenizer]
 
 
