@@ -160,3 +160,16 @@ def test_the_bits_say_what_was_read() -> None:
         *[False] * 4,
         *[True] * 5,
     ]
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("threads", [1, 2, 3])
+def test_ties_go_to_the_lowest_id(threads: int, isa: str) -> None:
+    """Also where the equals stand in the shares of different threads."""
+    model = random_model(shape_of(vocabulary_size=100))
+    model.tensors["lm_head.weight"][:] = np.tile(model.tensors["lm_head.weight"][:20], (5, 1))
+    texts = Texts(model.engine("int8", threads, isa))
+    verified = texts.engine.forward(texts.rows({texts.open(): chain(range(37))}))
+    best = verified.argmax(np.arange(37))
+    assert best.tolist() == [int(np.argmax(verified.logits(row))) for row in range(37)]
+    assert best.max() < 20
