@@ -107,8 +107,9 @@ def test_sequences_that_fork_shrink_and_grow(
     assert rows == [alone(plain, [*tokens, 3])[-1] for tokens in texts.tokens.values()]
 
 
+@pytest.mark.parametrize("cut", [0, 10, 64, 100, 129])
 @pytest.mark.parametrize("length", [0, 1, 63, 64, 65, 128, 130])
-def test_a_fork_shares_what_was_and_nothing_that_comes(length: int) -> None:
+def test_a_fork_shares_what_was_and_nothing_that_comes(length: int, cut: int) -> None:
     model = random_model(shape_of())
     texts, plain = Texts(model.engine("int8")), model.engine("int8")
     random = np.random.default_rng(length)
@@ -117,13 +118,15 @@ def test_a_fork_shares_what_was_and_nothing_that_comes(length: int) -> None:
     child = texts.fork(parent, length)
     before = texts.next(parent)
     assert texts.next(child) == alone(plain, [*texts.tokens[child], 3])[-1]
-    # Each writes behind, and the parent over, what the other one holds.
+    # Each writes behind, and then over, what the other one holds.
     texts.feed(child, random_tokens(random, 70))
     assert texts.next(parent) == before
-    texts.truncate(parent, length)
+    texts.truncate(parent, cut)
     texts.feed(parent, random_tokens(random, 70))
-    texts.feed(child, [1])
-    for handle in (parent, child):
+    grandchild = texts.fork(child, length)
+    texts.truncate(child, min(cut, length))
+    texts.feed(child, random_tokens(random, 70))
+    for handle in (parent, child, grandchild):
         assert texts.next(handle) == alone(plain, [*texts.tokens[handle], 3])[-1]
     texts.engine.close(parent)
     assert texts.next(child) == alone(plain, [*texts.tokens[child], 3])[-1]
