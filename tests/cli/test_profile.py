@@ -16,6 +16,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Where profiles are kept; and little is measured."""
     monkeypatch.setenv("MEDUSA_CACHE", str(tmp_path))
     monkeypatch.setattr(measure, "__defaults__", (None, SHORT, None))
+    monkeypatch.setattr("medusa_decoding.tuning.profile.MOST_WAITING", 1e9)
     monkeypatch.setenv("COLUMNS", "100")
     return tmp_path / "profiles"
 
@@ -69,3 +70,10 @@ def test_figures_that_cannot_be_kept_are_shown(medusa: Command, model: Path, fol
 def test_wrong_heads_are_one_line(medusa: Command, model: Path, tmp_path: Path) -> None:
     ended = medusa("profile", model, "--heads", tmp_path / "none")
     assert (ended.status, ended.output, ended.error.count("\n")) == (2, "", 1)
+
+
+def test_a_busy_machine_is_told(medusa: Command, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("medusa_decoding.tuning.profile.MOST_WAITING", -1)
+    assert "the machine was busy" in medusa("profile", model).error
+    monkeypatch.setattr("medusa_decoding.tuning.profile.MOST_WAITING", 1e9)
+    assert "was busy" not in medusa("profile", model).error

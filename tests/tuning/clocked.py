@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -23,9 +23,10 @@ SMALL = StepCost(
 
 @dataclass
 class Clock:
-    """now: in seconds."""
+    """now: in seconds. waiting: how many seconds threads wait for a processor in each."""
 
     now: float = 100.0
+    waiting: float = 0.0
 
     def pass_by(self, milliseconds: float) -> None:
         self.now += milliseconds / 1000
@@ -35,13 +36,14 @@ class Clock:
 class ClockedEngine:
     """Takes what `cost` says, and keeps the rules of engines.
 
-    slow_every: every so manieth pass takes three times as long. memory: the most tokens; beyond is `error`.
+    is_slow: whether the pass of this number takes three times as long. memory: the most tokens; beyond is
+    `error`.
     """
 
     clock: Clock
     cost: StepCost = SMALL
     context_length: int = 100_000
-    slow_every: int = 0
+    is_slow: Callable[[int], bool] = lambda _: False
     memory: int = 10**9
     error: Exception = field(default_factory=MemoryError)
     description: str = "made-up"
@@ -75,8 +77,7 @@ class ClockedEngine:
         assert (rows.positions == above + 1).all()
         assert ((rows.tokens >= 0) & (rows.tokens < self.vocabulary_size)).all()
         self.passes += 1
-        slow = self.slow_every and self.passes % self.slow_every == 0
-        self.clock.pass_by(self.cost.step(len(rows), length) * (3 if slow else 1))
+        self.clock.pass_by(self.cost.step(len(rows), length) * (3 if self.is_slow(self.passes) else 1))
         if rows.wanted.any():
             self.trees.append(len(rows))
         self.pending = rows

@@ -11,7 +11,7 @@ from medusa_decoding.tuning.cache import profiles_folder
 from tests.tuning.clocked import Clock, ClockedDrafter, ClockedEngine
 
 KEY = Key("fingerprint", "cpu-int8", 2, "a processor", "smollm2", "0.1")
-FOUND = Profile(StepCost((1, 2), {256: (5.0, 5.5)}, {1: 0.25}), True, 10, 2.5, False)
+FOUND = Profile(StepCost((1, 2), {256: (5.0, 5.5)}, {1: 0.25}), True, 10, 2.5, 0.0, False)
 
 
 @pytest.fixture(autouse=True)
@@ -79,6 +79,14 @@ def test_the_automatic_planner_prefers_what_was_measured_well(clock: Clock) -> N
     save_profile(key_of(engine, model="m", heads="h"), FOUND)
     assert automatic_planner(engine, ClockedDrafter(engine), model="m", heads="h").cost == FOUND.cost
     assert engine.passes == 0
+
+
+def test_a_quick_look_at_a_busy_machine_is_not_kept(clock: Clock, folder: Path) -> None:
+    clock.waiting = 0.5
+    engine = ClockedEngine(clock)
+    planner = automatic_planner(engine, ClockedDrafter(engine), model="m", heads="h")
+    assert planner.cost.step(1, 256) > 5
+    assert not folder.exists()
 
 
 def test_a_cache_that_cannot_be_written_only_costs_time(clock: Clock, folder: Path) -> None:

@@ -16,6 +16,7 @@ from medusa_decoding.tuning.machine import (
     processor_name,
     threads_of,
     usable_cores,
+    waited_seconds,
     weight_bytes_of,
 )
 from tests.tiny import tiny_llama
@@ -36,6 +37,15 @@ def test_the_processors_name(tmp_path: Path, text: str, name: str) -> None:
 
 def test_a_processor_without_a_name_has_its_architecture(tmp_path: Path) -> None:
     assert processor_name(tmp_path / "nothing")
+
+
+def test_waiting_is_added_over_threads(tmp_path: Path) -> None:
+    for name, content in (("1", "5 2000000000 3"), ("2", "1 500000000 1")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "schedstat").write_text(content)
+    assert waited_seconds(tmp_path) == 2.5
+    assert waited_seconds(tmp_path / "nothing") == 0
+    assert waited_seconds() >= 0
 
 
 def test_the_machine() -> None:

@@ -16,9 +16,9 @@ def true(rows: int, context: int, cost: StepCost = SMALL) -> float:
     return pytest.approx(cost.step(rows, context) + 0.01 * rows, abs=1e-4)
 
 
-@pytest.mark.parametrize("slow_every", [0, 7, 11])
-def test_the_medians_are_the_engines_own_times(clock: Clock, slow_every: int) -> None:
-    engine = ClockedEngine(clock, slow_every=slow_every)
+@pytest.mark.parametrize("every", [1000, 7, 11])
+def test_the_medians_are_the_engines_own_times(clock: Clock, every: int) -> None:
+    engine = ClockedEngine(clock, is_slow=lambda number: number % every == 0)
     found = measure(engine, ClockedDrafter(engine), SHORT).measured
     assert found.rows == SHORT.rows
     assert list(found.contexts) == [256, 2048]
@@ -128,3 +128,11 @@ def test_progress_rises(clock: Clock) -> None:
     assert shares == sorted(shares)
     assert (shares[0], shares[-1]) == (0, pytest.approx(0.9))
     assert {what for _, what in told} == {"256 tokens of context", "2048 tokens of context"}
+
+
+@pytest.mark.parametrize(("share", "quiet"), [(0.0, True), (0.1, True), (0.5, False), (1.5, False)])
+def test_a_busy_machine_is_noticed(clock: Clock, share: float, quiet: bool) -> None:
+    clock.waiting = share
+    found = measure(ClockedEngine(clock), None, SHORT)
+    assert found.waiting == pytest.approx(share, abs=0.001)
+    assert found.is_quiet is quiet

@@ -14,7 +14,7 @@ from medusa_decoding.tuning import Profile, profile
 from medusa_decoding.tuning.profile import rising
 
 NOISY = StepCost((1, 2, 4), {256: (5.0, 5.5, 5.25), 2048: (6.0, 5.0, 7.0)}, {1: 0.5})
-FOUND = Profile(NOISY, True, 135_000_000, 25.0, False)
+FOUND = Profile(NOISY, True, 135_000_000, 25.0, 0.1, False)
 
 
 def test_doctests() -> None:
@@ -35,7 +35,7 @@ def test_levelled_times_rise_and_keep_their_sum(times: list[float]) -> None:
 def test_a_planner_sees_no_noise() -> None:
     assert FOUND.cost.contexts == {256: (5.0, 5.375, 5.375), 2048: (5.5, 5.5, 7.0)}
     assert FOUND.cost.drafting == NOISY.drafting
-    falling = Profile(StepCost((1,), {256: (6.0,), 2048: (5.0,)}, {1: 0.0}), False, None, None, True)
+    falling = Profile(StepCost((1,), {256: (6.0,), 2048: (5.0,)}, {1: 0.0}), False, None, None, 0.0, True)
     assert falling.cost.contexts == {256: (6.0,), 2048: (6.0,)}
 
 
@@ -55,7 +55,7 @@ def test_the_report_is_what_was_measured() -> None:
 
 @pytest.mark.parametrize(("size", "bandwidth"), [(None, 25.0), (10, None), (10, 0.0)])
 def test_no_bound_without_both_figures(size: int | None, bandwidth: float | None) -> None:
-    assert Profile(NOISY, False, size, bandwidth, True).bandwidth_bound_ms is None
+    assert Profile(NOISY, False, size, bandwidth, 0.0, True).bandwidth_bound_ms is None
 
 
 def test_json_and_back() -> None:

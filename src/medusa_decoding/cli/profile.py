@@ -53,6 +53,8 @@ def profile(
         sys.stdout.write(json.dumps({**found.report(), **held}) + "\n")
     else:
         _show(found, held)
+    if not found.is_quiet:
+        note("the machine was busy with other programs: measure again when it is quiet")
     try:
         note(f"kept for --tree auto: {save_profile(key, found)}")
     except OSError as error:

@@ -26,7 +26,8 @@ def automatic_planner(
     profile = load_profile(key)
     if profile is None:
         profile = measure(engine, drafter, QUICK, progress)
-        # Where nothing can be kept, the next start measures again.
-        with suppress(OSError):
-            save_profile(key, profile)
+        # Figures of a busy moment do for now; the next start measures again, as where nothing can be kept.
+        if profile.is_quiet:
+            with suppress(OSError):
+                save_profile(key, profile)
     return AdaptivePlanner(profile.cost)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,16 @@ def usable_cores() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def waited_seconds(tasks: Path = Path("/proc/self/task")) -> float:
+    """Seconds in which threads stood ready without a processor; 0 where the system does not tell."""
+    total = 0.0
+    for statistics in tasks.glob("*/schedstat"):
+        # A thread may end while its file is read.
+        with suppress(OSError, ValueError, IndexError):
+            total += int(statistics.read_text().split()[1]) / 1e9
+    return total
 
 
 def describe_machine() -> dict[str, str | int]:

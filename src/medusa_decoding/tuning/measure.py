@@ -13,7 +13,7 @@ from statistics import median
 
 from medusa_decoding.decoding import Drafter, Engine, StepCost
 from medusa_decoding.errors import UserError
-from medusa_decoding.tuning.machine import weight_bytes_of
+from medusa_decoding.tuning.machine import waited_seconds, weight_bytes_of
 from medusa_decoding.tuning.profile import Profile
 from medusa_decoding.tuning.trial import DEPTH, Trial
 
@@ -91,16 +91,16 @@ class _Run:
         self._rows = effort.rows
         self._token = 0.0
         self._effort, self._progress, self._contexts = effort, progress, contexts
-        self._started = time.perf_counter()
+        self._started, self._waited = time.perf_counter(), waited_seconds()
 
     def measure(self, place: int, context: int) -> None:
         """The rounds at one context, the one at `place` in the list."""
         what, share = f"{context} tokens of context", self._effort.seconds / self._contexts
         self._progress(place / self._contexts, what)
         self._token = self.trial.fill(context)
-        # The first pass of an engine may prepare something.
-        slow = min(self.trial.step(1), self.trial.step(1)) > SLOW_SECONDS
-        if not place and slow:
+        # The first pass may have to prepare something.
+        self.trial.step(1)
+        if not place and self.trial.step(1) > SLOW_SECONDS:
             self._rows = tuple(rows for rows in COARSE if rows <= self._effort.rows[-1])
         found: dict[int, list[float]] = {rows: [] for rows in self._rows}
         for index in range(self._effort.rounds):
@@ -126,7 +126,10 @@ class _Run:
         drafting = {count: _milliseconds(found) for count, found in self._drafting.items()}
         measured = StepCost(self._rows, contexts, drafting or {1: 0.0})
         bandwidth = median(self._bandwidths) if self._bandwidths else None
-        return Profile(measured, bool(drafting), weight_bytes, bandwidth, quick=self._effort is not FULL)
+        waiting = round(max(0.0, waited_seconds() - self._waited) / self._elapsed(), 3)
+        return Profile(
+            measured, bool(drafting), weight_bytes, bandwidth, waiting, quick=self._effort is not FULL
+        )
 
     def _round(self, found: dict[int, list[float]], *, upwards: bool) -> None:
         for rows in found if upwards else reversed(found):

@@ -8,6 +8,9 @@ from typing import Any
 
 from medusa_decoding.decoding import StepCost
 
+MOST_WAITING = 0.2
+"""Beyond this share of waiting, other programs decided the figures."""
+
 
 @dataclass(frozen=True)
 class Profile:
@@ -15,13 +18,16 @@ class Profile:
 
     measured: as they came. drafts: whether there were heads to measure. weight_bytes: what one pass reads of
     the weights; None where the engine does not tell. read_bandwidth_gb_s: how fast this machine reads them,
-    in 10^9 bytes a second, in the same run. quick: made in passing, with few repetitions.
+    in 10^9 bytes a second, in the same run. waiting: seconds in which threads
+    stood ready without a processor, per second of measuring; 0 on a quiet machine. quick: made in passing,
+    with few repetitions.
     """
 
     measured: StepCost
     drafts: bool
     weight_bytes: int | None
     read_bandwidth_gb_s: float | None
+    waiting: float
     quick: bool
 
     @property
@@ -36,6 +42,11 @@ class Profile:
             before = tuple(max(pair) for pair in zip(before, rising(times), strict=True))
             smooth[context] = before
         return StepCost(self.measured.rows, smooth, self.measured.drafting)
+
+    @property
+    def is_quiet(self) -> bool:
+        """False where the machine was so busy that the figures may be far off."""
+        return self.waiting <= MOST_WAITING
 
     @property
     def bandwidth_bound_ms(self) -> float | None:
