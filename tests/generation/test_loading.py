@@ -149,7 +149,7 @@ def test_another_import_error_is_no_missing_compiler(llama: Path, monkeypatch: p
 
 @pytest.fixture
 def kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr(on_cpu, "cache_folder", lambda: tmp_path / "packed")
+    monkeypatch.setattr(on_cpu, "packed_folder", lambda: tmp_path / "packed")
     return tmp_path / "packed"
 
 
