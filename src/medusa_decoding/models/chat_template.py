@@ -63,10 +63,15 @@ def _plain(value: Any) -> Any:
         return value
     if isinstance(value, str):
         return str.__str__(value)
+    if isinstance(value, int):
+        return int.__int__(value)
+    if isinstance(value, float):
+        return float.__float__(value)
     if isinstance(value, Mapping):
         return {_plain(key): _plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
+        items = (_plain(item) for item in value)
+        return list(items) if isinstance(value, list) else tuple(items)
     return f"<{type(value).__name__}>"
 
 

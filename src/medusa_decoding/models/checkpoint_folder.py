@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,6 +14,7 @@ from medusa_decoding.engines.cpu.shape import LlamaShape
 from medusa_decoding.errors import UserError
 from medusa_decoding.models.content_key import key_of
 from medusa_decoding.models.hub import DESCRIPTIONS, WEIGHTS, folder_of
+from medusa_decoding.models.json_file import read_json
 from medusa_decoding.models.llama_config import shape_of
 from medusa_decoding.models.llama_weights import EMBEDDING, PROJECTION, Shapes, expected_weights
 from medusa_decoding.models.safetensors_file import FLOATS, SafetensorsFile
@@ -60,29 +60,6 @@ def read(source: Source) -> tuple[LlamaShape, FolderWeights, str]:
     weights = FolderWeights({name: files[name] for name in expected})
     key = key_of([folder / "config.json", *sorted({file.path for file in weights.files.values()})])
     return shape, weights, key
-
-
-def read_json(path: Path, name: str) -> dict[str, Any]:
-    """The object in a JSON file of the model that the user called `name`.
-
-    Raises:
-        UserError: it is missing, or no such thing.
-    """
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise UserError(f"{name} has no {path.name}; give a whole model folder or Hub id") from error
-    except (OSError, ValueError, RecursionError) as error:
-        raise UserError(
-            f"{name} cannot be loaded ({path.name}: {_one_line(error)}); download it again"
-        ) from error
-    if not isinstance(value, dict):
-        raise UserError(f"{name} cannot be loaded ({path.name} holds no object); download it again")
-    return value
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())[:200]
 
 
 def _files(folder: Path, name: str) -> dict[str, SafetensorsFile]:

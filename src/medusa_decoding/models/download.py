@@ -14,13 +14,16 @@ import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from platformdirs import user_cache_dir
 
 from medusa_decoding.errors import UserError
 from medusa_decoding.files import atomic_write
 from medusa_decoding.models.aliases import Alias
-from medusa_decoding.models.progress import DownloadBar
+
+if TYPE_CHECKING:
+    from medusa_decoding.models.progress import DownloadBar
 
 _CHUNK = 1 << 22
 _POLL_SECONDS = 0.2
@@ -74,6 +77,9 @@ def fetch(alias: Alias, *, progress: bool = True) -> Path:
 
 
 def _assemble(target: Path, alias: Alias, progress: bool) -> None:
+    # It brings a library along that takes its time and is needed once in a model's life.
+    from medusa_decoding.models.progress import DownloadBar
+
     parts = target.with_name(f".{target.name}.parts")
     parts.mkdir(parents=True, exist_ok=True)
     with DownloadBar(alias.name, alias.size, enabled=progress) as bar:

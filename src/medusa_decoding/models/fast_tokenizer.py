@@ -13,13 +13,16 @@ from tokenizers import Tokenizer as Backend
 
 from medusa_decoding.models.chat_template import render
 
+Special = str | AddedToken
+
 
 class FastTokenizer:
     """A tokenizer with its special tokens and chat template, by the names that transformers uses.
 
     Args:
         backend: text to ids; it is changed: truncation and padding go, special tokens that it lacks come.
-        special: the named special tokens, such as `{"eos_token": "</s>"}`.
+        special: the named special tokens, such as `{"eos_token": "</s>"}`; an `AddedToken` says, too, how it
+            is to be found in a text if the backend does not know it.
         extra_special: further special tokens.
         chat_template: a Jinja template, or several by name ("default", "tool_use").
 
@@ -33,19 +36,21 @@ class FastTokenizer:
         self,
         backend: Backend,
         *,
-        special: Mapping[str, str],
-        extra_special: Sequence[str] = (),
+        special: Mapping[str, Special],
+        extra_special: Sequence[Special] = (),
         chat_template: str | Mapping[str, str] | None = None,
     ) -> None:
         self.backend_tokenizer = backend
-        self.special_tokens_map = dict(special)
+        self.special_tokens_map = {name: str(token) for name, token in special.items()}
         self.chat_template = chat_template
-        self._special = list(dict.fromkeys([*special.values(), *extra_special]))
+        tokens: dict[str, Special] = {}
+        for token in (*special.values(), *extra_special):
+            tokens.setdefault(str(token), token)
+        self._special = list(tokens)
         backend.no_truncation()
         backend.no_padding()
-        added = {token.content for token in self.added_tokens_decoder.values()}
-        missing = [token for token in self._special if token not in added]
-        backend.add_tokens([AddedToken(token, special=True) for token in missing])
+        known = {token.content for token in self.added_tokens_decoder.values()}
+        backend.add_tokens([_as_special(token) for text, token in tokens.items() if text not in known])
 
     def __call__(self, text: str, *, add_special_tokens: bool = True, **_: Any) -> dict[str, list[int]]:
         """`{"input_ids": ...}` of a text."""
@@ -74,7 +79,7 @@ class FastTokenizer:
 
     def convert_ids_to_tokens(self, ids: Sequence[int]) -> list[str | None]:
         """The tokens of `ids`; None for an id without one."""
-        return [self.backend_tokenizer.id_to_token(token_id) for token_id in ids]
+        return list(map(self.backend_tokenizer.id_to_token, ids))
 
     def apply_chat_template(
         self,
@@ -102,3 +107,10 @@ class FastTokenizer:
             return self.chat_template
         several = self.chat_template or {}
         return several["tool_use" if tools and "tool_use" in several else "default"]
+
+
+def _as_special(token: Special) -> AddedToken:
+    if isinstance(token, str):
+        return AddedToken(token, special=True)
+    token.special = True
+    return token

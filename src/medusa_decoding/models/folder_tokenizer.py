@@ -14,7 +14,7 @@ from typing import Any
 from tokenizers import AddedToken, Tokenizer
 
 from medusa_decoding.errors import UserError
-from medusa_decoding.models.fast_tokenizer import FastTokenizer
+from medusa_decoding.models.fast_tokenizer import FastTokenizer, Special
 from medusa_decoding.models.json_file import read_json
 
 _NAMED = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
@@ -64,14 +64,14 @@ def _with_config(
     named = _named(config)
     known = {repr(token) for token in backend.get_added_tokens_decoder().values()}
     listed = config.get("added_tokens_decoder") or {}
-    added = [_added_token(listed[key]) for key in sorted(listed, key=int)]
+    added = [_token(listed[key]) for key in sorted(listed, key=int)]
     backend.add_tokens([_special_if_named(token, named) for token in added if repr(token) not in known])
     extra = config["extra_special_tokens"]
-    further = [_text(token) for token in extra] if isinstance(extra, list) else []
+    further = [_token(token) for token in extra] if isinstance(extra, list) else []
     return FastTokenizer(backend, special=named, extra_special=further, chat_template=template)
 
 
-def _named(config: dict[str, Any]) -> dict[str, str]:
+def _named(config: dict[str, Any]) -> dict[str, Special]:
     """Special tokens that have names: the usual ones and a model's own."""
     own = config["extra_special_tokens"] if isinstance(config["extra_special_tokens"], dict) else {}
     own |= {
@@ -80,19 +80,17 @@ def _named(config: dict[str, Any]) -> dict[str, str]:
         if key.endswith("_token") and key not in _NAMED and isinstance(value, str)
     }
     usual = {key: config[key] for key in _NAMED if config.get(key) is not None}
-    return {key: _text(value) for key, value in {**usual, **own}.items()}
+    return {key: _token(value) for key, value in {**usual, **own}.items()}
 
 
-def _text(token: str | Mapping[str, Any]) -> str:
-    return token if isinstance(token, str) else str(token["content"])
-
-
-def _added_token(values: Mapping[str, Any]) -> AddedToken:
+def _token(values: str | Mapping[str, Any]) -> Special:
+    if isinstance(values, str):
+        return values
     return AddedToken(**{key: values[key] for key in _KEYS if key in values})
 
 
-def _special_if_named(token: AddedToken, named: Mapping[str, str]) -> AddedToken:
-    if token.content in named.values():
+def _special_if_named(token: Special, named: Mapping[str, Special]) -> Special:
+    if isinstance(token, AddedToken) and token.content in map(str, named.values()):
         token.special = True
     return token
 

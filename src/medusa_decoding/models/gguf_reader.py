@@ -32,6 +32,7 @@ _SCALARS = {
 # fmt: on
 _UINT32, _FLOAT32, _STRING, _ARRAY, _UINT64 = 4, 6, 8, 9, 10
 _HIGHEST_RANK = 4
+_LENGTH = struct.Struct("<Q")
 
 
 @dataclass(frozen=True)
@@ -171,6 +172,20 @@ class GgufFile:
     def _text(self) -> str:
         return bytes(self._take(self._count())).decode("utf-8")
 
+    def _texts(self, count: int) -> list[str]:
+        """As many times `_text`; vocabularies are long, so a sound one is read without a call for each."""
+        texts: list[str] = []
+        data, length_at = self._bytes, _LENGTH.unpack_from
+        for _ in range(count):
+            start = self._position + _LENGTH.size
+            end = start + length_at(data, self._position)[0] if start <= len(data) else start
+            if end <= len(data):
+                texts.append(str(data[start:end], "utf-8"))
+                self._position = end
+            else:
+                texts.append(self._text())  # which says what is wrong
+        return texts
+
     def _value(self, kind: int) -> Any:
         if kind == _STRING:
             return self._text()
@@ -183,7 +198,7 @@ class GgufFile:
         kind = self._scalar(_UINT32)
         count = self._count()
         if kind == _STRING:
-            return [self._text() for _ in range(count)]
+            return self._texts(count)
         return self._numbers(kind, count)
 
     def _numbers(self, kind: int, count: int) -> list[Any]:

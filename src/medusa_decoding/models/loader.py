@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -11,24 +9,23 @@ import torch
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
-    AutoTokenizer,
     GenerationConfig,
     PreTrainedConfig,
     PreTrainedModel,
 )
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
-from transformers.utils import logging as transformers_logging
 
 from medusa_decoding.errors import UserError
 from medusa_decoding.models.failures import explained
 from medusa_decoding.models.fingerprint import fingerprint
 from medusa_decoding.models.gguf_config import config_of
 from medusa_decoding.models.gguf_reader import GgufFile
-from medusa_decoding.models.gguf_tokenizer import end_ids, tokenizer_of
 from medusa_decoding.models.gguf_weights import state_dict_of
 from medusa_decoding.models.placement import device_named, dtype_named, quantization_named
+from medusa_decoding.models.quiet import quiet
 from medusa_decoding.models.source import Source
 from medusa_decoding.models.tokenizer import Tokenizer
+from medusa_decoding.models.tokenizer_source import tokenizer_of_gguf, tokenizer_of_source
 
 _CONTEXT_KEYS = ("max_position_embeddings", "n_positions", "n_ctx", "max_seq_len", "seq_length")
 _USUAL_CONTEXT = 2048
@@ -81,7 +78,7 @@ def load_base_model(
     if quantization is not None:
         options = {"quantization_config": quantization_named(quantization), "device_map": {"": place}}
     load = _load_gguf if source.kind == "gguf" else _load_hf
-    with explained(source.name), _quiet():
+    with explained(source.name), quiet():
         model, tokenizer = load(source, dtype, place, options)
         if quantization is None:
             model = model.to(place)
@@ -97,7 +94,7 @@ Loaded = tuple[PreTrainedModel, Tokenizer]
 def _load_gguf(source: Source, dtype: str, place: torch.device, options: dict[str, Any]) -> Loaded:
     file = _open(source)
     config = config_of(file)
-    tokenizer = _gguf_tokenizer(file)
+    tokenizer = tokenizer_of_gguf(file)
     kind = dtype_named(dtype, place, None)
     model = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)].from_pretrained(
         None,
@@ -114,7 +111,7 @@ def _load_gguf(source: Source, dtype: str, place: torch.device, options: dict[st
 
 def _load_hf(source: Source, dtype: str, place: torch.device, options: dict[str, Any]) -> Loaded:
     config = AutoConfig.from_pretrained(_place(source), **_SAFE)
-    tokenizer = _hf_tokenizer(source, config)
+    tokenizer = tokenizer_of_source(source)
     model, report = AutoModelForCausalLM.from_pretrained(
         _place(source),
         config=config,
@@ -143,23 +140,6 @@ def _place(source: Source) -> str:
     return str(source.path) if source.path is not None else str(source.hub_id)
 
 
-def _gguf_tokenizer(file: GgufFile) -> Tokenizer:
-    return Tokenizer(tokenizer_of(file), end_ids(file))
-
-
-def _hf_tokenizer(source: Source, config: PreTrainedConfig) -> Tokenizer:
-    ends = _as_set(getattr(config.get_text_config(), "eos_token_id", None))
-    with contextlib.suppress(OSError):  # generation_config.json is optional
-        ends |= _as_set(GenerationConfig.from_pretrained(_place(source)).eos_token_id)
-    return Tokenizer(AutoTokenizer.from_pretrained(_place(source), **_SAFE), ends)
-
-
-def _as_set(eos: int | list[int] | None) -> set[int]:
-    if eos is None:
-        return set()
-    return {eos} if isinstance(eos, int) else set(eos)
-
-
 def _attention(config: PreTrainedConfig) -> dict[str, str]:
     """SDPA where the architecture has it, which is the default; it cannot do soft-capped scores (Gemma 2)."""
     capped = getattr(config.get_text_config(), "attn_logit_softcapping", None)
@@ -172,7 +152,7 @@ def _with_adapter(model: PreTrainedModel, adapter: str, *, merge: bool) -> PreTr
         from peft import PeftModel
     except ImportError as error:
         raise UserError("adapters need peft: pip install 'medusa-decoding[adapters]'") from error
-    with explained(adapter), _quiet():
+    with explained(adapter), quiet():
         adapted = PeftModel.from_pretrained(model, adapter)
         if adapted.active_peft_config.is_prompt_learning:
             raise UserError(
@@ -185,17 +165,3 @@ def _context_length(config: PreTrainedConfig) -> int:
     text = config.get_text_config()
     lengths = (getattr(text, key, None) for key in _CONTEXT_KEYS)
     return next((length for length in lengths if isinstance(length, int) and length > 0), _USUAL_CONTEXT)
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep transformers' own progress bars and reports from the user's terminal."""
-    verbosity, bars = transformers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled()
-    transformers_logging.set_verbosity(transformers_logging.CRITICAL)
-    transformers_logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        transformers_logging.set_verbosity(verbosity)
-        if bars:
-            transformers_logging.enable_progress_bar()

@@ -64,7 +64,7 @@ class Spelling:
 
 
 def spelling_of(tokenizer: Any) -> Spelling:
-    """How `tokenizer`, one of transformers, spells bytes.
+    """How `tokenizer`, a `FastTokenizer` or one of transformers, spells bytes.
 
     Raises:
         UserError: the tokenizer decodes in a way that is not known here.
@@ -77,7 +77,8 @@ def spelling_of(tokenizer: Any) -> Spelling:
             f"the tokenizer {type(tokenizer).__name__} has no tokenizer.json; "
             "save it once as a fast tokenizer and use that folder"
         )
-    steps = _steps(json.loads(backend.to_str()).get("decoder"))
+    # Only the decoder is written down: a whole tokenizer has a vocabulary.
+    steps = _steps(json.loads(backend.decoder.__getstate__()) if backend.decoder is not None else None)
     kinds = {step["type"] for step in steps}
     if "ByteLevel" in kinds:
         return Spelling(_byte_level, str.encode, drops_first_space=False)

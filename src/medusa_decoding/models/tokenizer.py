@@ -19,10 +19,10 @@ _TURN_ENDS = (
 
 
 class Tokenizer:
-    """Wraps a transformers tokenizer; decoding goes token by token through bytes, so that it can be streamed.
+    """Wraps a tokenizer; decoding goes token by token through bytes, so that it can be streamed.
 
     Args:
-        tokenizer: a transformers tokenizer.
+        tokenizer: a `FastTokenizer` or one of transformers.
         eos_ids: end tokens that the model's config and generation config name; those that the tokenizer
             declares are added.
     """
