@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -28,7 +29,7 @@ def test_a_table_is_shown_and_the_figures_are_kept(
     assert ended.status == 0
     rows = [line.split("│")[1:-1] for line in ended.output.splitlines() if line.startswith("│")]
     assert [row[0].strip() for row in rows] == ["1", "2", "5"]
-    assert rows[0][3].strip() == "1.00"
+    assert rows[0][4].strip() == "1.00"
     for said in ("16 tokens", "64 tokens", "drafting: ", "torch-float32-cpu", f"{model}", "cores"):
         assert said in ended.output
     [kept] = folder.iterdir()
@@ -40,7 +41,7 @@ def test_a_table_is_shown_and_the_figures_are_kept(
 def test_json_has_the_figures(medusa: Command, model: Path, heads: Path) -> None:
     found = json.loads(medusa("profile", model, "--heads", heads, "--json", "--dtype", "float32").output)
     assert found["rows"] == [1, 2, 5]
-    assert list(found["contexts"]) == ["16", "64"]
+    assert list(found["contexts"]) == ["16", "64", "251"]
     assert found["milliseconds"] == found["contexts"]["16"]
     assert len(found["contexts"]["64"]) == 3
     assert found["draft_milliseconds"] > 0
@@ -77,3 +78,20 @@ def test_a_busy_machine_is_told(medusa: Command, model: Path, monkeypatch: pytes
     assert "the machine was busy" in medusa("profile", model).error
     monkeypatch.setattr("medusa_decoding.tuning.profile.MOST_WAITING", 1e9)
     assert "was busy" not in medusa("profile", model).error
+
+
+def test_figures_of_a_busy_machine_do_not_replace_better_ones(
+    medusa: Command, model: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def waiting(share: float) -> str:
+        clock = iter(range(0, 10**9, 10**6))
+        monkeypatch.setattr(sys.modules[measure.__module__], "waited_seconds", lambda: share * next(clock))
+        return medusa("profile", model, "--json").error
+
+    monkeypatch.setattr("medusa_decoding.tuning.profile.MOST_WAITING", 0.2)
+    assert "\nkept for --tree auto" in waiting(1.0)
+    assert waiting(0.0).startswith("kept for --tree auto")
+    [kept] = folder.iterdir()
+    before = kept.read_text()
+    assert "not kept for --tree auto: the figures from before are better" in waiting(1.0)
+    assert kept.read_text() == before

@@ -106,6 +106,6 @@ def test_measuring_leaves_no_trace_in_the_torch_engine(llama: TorchEngine) -> No
 
     before = text()
     found = measure(llama, None, Effort((1, 2, 12), (16, 32, 256), rounds=2, seconds=60.0))
-    assert list(found.measured.contexts) == [16, 32]
+    assert list(found.measured.contexts) == [16, 32, 59]
     assert all(0 < time < 60_000 for times in found.measured.contexts.values() for time in times)
     assert text() == before

@@ -77,7 +77,17 @@ def test_slow_engines_are_measured_less(clock: Clock, effort: Effort, factor: fl
 
 @pytest.mark.parametrize(
     ("length", "contexts"),
-    [(8197, [256, 2048, 8192]), (8196, [256, 2048]), (261, [256]), (260, [255]), (64, [59]), (2, [1])],
+    [
+        (8197, [256, 2048, 8192]),
+        (8196, [256, 2048, 8191]),
+        (2565, [256, 2048, 2560]),
+        (2564, [256, 2048]),
+        (1024, [256, 1019]),
+        (261, [256]),
+        (260, [255]),
+        (64, [59]),
+        (2, [1]),
+    ],
 )
 def test_contexts_that_leave_no_room_for_a_tree_are_left_out(length: int, contexts: list[int]) -> None:
     assert fitting(FULL.contexts, length) == contexts

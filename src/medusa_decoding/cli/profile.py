@@ -18,7 +18,7 @@ from medusa_decoding.cli.terminal import note
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from medusa_decoding.tuning import Profile
+    from medusa_decoding.tuning import Key, Profile
 
 
 @spread
@@ -35,7 +35,7 @@ def profile(
     """
     # A tree that needs no figures itself.
     medusa = load_medusa(model, take.Loading(**vars(placing), tree="1"))
-    from medusa_decoding.tuning import key_of, measure, save_profile
+    from medusa_decoding.tuning import key_of, measure
     from medusa_decoding.tuning.machine import describe_machine
 
     with _progress() as advance:
@@ -53,8 +53,19 @@ def profile(
         sys.stdout.write(json.dumps({**found.report(), **held}) + "\n")
     else:
         _show(found, held)
+    _keep(key, found)
+
+
+def _keep(key: Key, found: Profile) -> None:
+    """Keep the figures, but not those of a busy machine in place of better ones."""
+    from medusa_decoding.tuning import load_profile, save_profile
+
     if not found.is_quiet:
         note("the machine was busy with other programs: measure again when it is quiet")
+        before = load_profile(key)
+        if before is not None and before.is_quiet:
+            note("not kept for --tree auto: the figures from before are better")
+            return
     try:
         note(f"kept for --tree auto: {save_profile(key, found)}")
     except OSError as error:

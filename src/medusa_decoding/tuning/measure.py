@@ -23,6 +23,8 @@ Progress = Callable[[float, str], None]
 COARSE = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32)
 """The numbers of rows where a pass of one takes longer than SLOW_SECONDS."""
 SLOW_SECONDS = 0.02
+NEWS = 1.25
+"""How much longer than the one before a context is at least, to be worth measuring."""
 DRAFTED_TOGETHER = (1, 4)
 """The numbers of sequences for which drafting is timed."""
 
@@ -71,8 +73,15 @@ def measure(
 
 
 def fitting(contexts: tuple[int, ...], length: int) -> list[int]:
-    """The contexts that leave room for a tree in a model's context of `length`, or the longest that does."""
-    return [context for context in contexts if context + DEPTH < length] or [max(1, length - DEPTH - 1)]
+    """The contexts that leave room for a tree in a model's context of `length`.
+
+    In place of the first that does not, the longest that does, unless it tells hardly more.
+    """
+    room = max(1, length - DEPTH - 1)
+    found = [context for context in contexts if context <= room]
+    if len(found) < len(contexts) and room >= NEWS * (found[-1] if found else 0):
+        found.append(room)
+    return found
 
 
 class _Run:
@@ -100,7 +109,7 @@ class _Run:
         self._token = self.trial.fill(context)
         # The first pass may have to prepare something.
         self.trial.step(1)
-        if not place and self.trial.step(1) > SLOW_SECONDS:
+        if not place and min(self.trial.step(1) for _ in range(3)) > SLOW_SECONDS:
             self._rows = tuple(rows for rows in COARSE if rows <= self._effort.rows[-1])
         found: dict[int, list[float]] = {rows: [] for rows in self._rows}
         for index in range(self._effort.rounds):
