@@ -3,19 +3,34 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+# The system's, or the one that comes with what the tests need.
+CMAKE := $(or $(shell command -v cmake 2>/dev/null),$(BIN)/cmake)
 
-.PHONY: help demo test check lint types imports format clean
+.PHONY: help demo test sanitize sanitize-address sanitize-thread check lint types imports format clean
 
 help:
 	@echo "make demo   install into $(VENV), fetch SmolLM2-135M-Instruct (93 MB), decode one prompt both ways"
 	@echo "make test   install what the tests need and run them"
 	@echo "make check  lint, types, direction of imports"
+	@echo "make sanitize  the C++ engine under sanitizers for memory, undefined behaviour and threads"
 
 demo: $(VENV)/installed
 	@$(BIN)/medusa demo smollm2
 
 test: $(VENV)/installed-test
 	@$(BIN)/python -m pytest
+
+# The C++ engine alone, without Python, on a tiny model, under the compiler's sanitizers.
+sanitize: sanitize-address sanitize-thread
+
+sanitize-address: KINDS := address,undefined
+sanitize-thread: KINDS := thread
+sanitize-address sanitize-thread: sanitize-%: $(filter $(BIN)/cmake,$(CMAKE))
+	@$(CMAKE) -S native -B build/sanitize/$* -DMEDUSA_SANITIZE=$(KINDS) >/dev/null
+	@$(CMAKE) --build build/sanitize/$* --parallel 2 >/dev/null
+	@build/sanitize/$*/native_test
+
+$(BIN)/cmake: $(VENV)/installed-test ;
 
 check: lint types imports
 
@@ -35,7 +50,7 @@ $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit("medusa needs Python 3.11 or newer: make PYTHON=python3.12 ..." if sys.version_info < (3, 11) else 0)'
 	@$(PYTHON) -m venv $(VENV) || { echo "python3 -m venv failed: on Debian, apt install python3-venv" >&2; rm -rf $(VENV); exit 1; }
 
-$(VENV)/installed: pyproject.toml constraints.txt $(wildcard native/*) | $(VENV)/bin/python
+$(VENV)/installed: pyproject.toml constraints.txt $(wildcard native/*.*) | $(VENV)/bin/python
 	@echo "installing medusa and the CPU build of torch into $(VENV) (a few minutes, once)" >&2
 	@$(PIP) --editable .
 	@touch $@
