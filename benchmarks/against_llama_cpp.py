@@ -3,7 +3,7 @@
     python benchmarks/against_llama_cpp.py MODEL --suite FILE.jsonl [--limit 8] [--tokens 128] [--json OUT]
 
 llama.cpp runs in the interpreter named by --llama-python, where llama-cpp-python is installed (by default
-this one). Each side decodes greedily, alone on the machine, the same number of tokens after the same prompt ids,
+this one). Each side decodes greedily, alone on the machine, the same number of tokens after the same prompt,
 with as many threads; the prompt is timed apart. With --requantised FILE.gguf a second llama.cpp runs another
 quantisation of the same weights.
 """
