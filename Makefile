@@ -23,7 +23,7 @@ test: $(VENV)/installed-test
 # The C++ engine alone, without Python, on a tiny model, under the compiler's sanitizers.
 sanitize: sanitize-address sanitize-thread
 
-sanitize-address: KINDS := address,undefined
+sanitize-address: KINDS := address,undefined,float-cast-overflow
 sanitize-thread: KINDS := thread
 sanitize-address sanitize-thread: sanitize-%: $(filter $(BIN)/cmake,$(CMAKE))
 	@$(CMAKE) -S native -B build/sanitize/$* -DMEDUSA_SANITIZE=$(KINDS) >/dev/null

@@ -28,7 +28,8 @@ void pack_int8(const float* weights, int n, int k, int8_t* packed, float* scale,
             const float* row = channel < n ? weights + size_t(channel) * k : nullptr;
             float largest = 0.0f;
             for (int i = 0; row && i < k; ++i) largest = std::fmax(largest, std::fabs(row[i]));
-            const float factor = largest > 0.0f ? 127.0f / largest : 0.0f;
+            // Below this the factor would overflow; such a channel is as good as zero.
+            const float factor = largest < 1e-30f ? 0.0f : 127.0f / largest;
             scale[channel] = largest / 127.0f;
             for (int i = 0; i < k; ++i)
                 to[size_t(i / 2) * 2 * kPanel + 2 * c + i % 2] =

@@ -1,5 +1,8 @@
 // The engine without Python, for the compiler's sanitizers: everything it does, on a tiny model, and the promise it
 // makes: the same bits on any instruction set, with any number of threads, in any grouping of rows.
+#include <algorithm>
+#include <chrono>
+#include <cmath>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -276,6 +279,24 @@ void passes_without_logits() {
     require_throws<std::out_of_range>([&] { tiny.model.argmax(0); });
 }
 
+// Channels without weights worth the name, as padding of a vocabulary may be, pack to zeros and not to what 127 / 1e-41 gives.
+void vanishing_channels_pack_to_zeros() {
+    Bits weights(8 * 3, 0.0f), row(8);
+    std::fill(weights.begin(), weights.begin() + 8, 1e-41f), weights[3] = 0.0f;
+    std::fill(weights.begin() + 16, weights.end(), -2.0f);
+    std::vector<int8_t> packed(8 * kPanel);
+    Bits scale(kPanel);
+    pack_int8(weights.data(), 3, 8, packed.data(), scale.data(), 1);
+    Linear linear;
+    linear.n = 3, linear.k = 8, linear.weights = packed.data(), linear.scale = scale.data();
+    for (int channel : {0, 1}) {
+        unpack_row(linear, channel, row.data());
+        for (float weight : row) REQUIRE(std::fabs(weight) < 1e-30f);
+    }
+    unpack_row(linear, 2, row.data());
+    for (float weight : row) REQUIRE(weight == -2.0f);
+}
+
 void threads_sleep_and_wake() {
     Threads threads(3);
     std::vector<int> counts(3 * 16);
@@ -295,6 +316,7 @@ void threads_sleep_and_wake() {
 }  // namespace
 
 int main() {
+    vanishing_channels_pack_to_zeros();
     threads_sleep_and_wake();
     forks_share_until_they_write();
     passes_without_logits();
