@@ -1,8 +1,12 @@
-// Attention of a row's queries over the keys and values of the head that they share.
+// Attention of queries that share a head of keys and values.
 //
 // The key at position p takes slot p of every sum, whether it is committed, drafted in this call or being prefilled:
 // all scores first, then the maximum, then exp, then sums by lanes p mod 8, then values in the order of positions.
+// Keys and values that several rows see are read once for all of them, page by page; a sum that goes on over a page's
+// end rests in memory, which changes no bit of it.
 #pragma once
+
+#include <algorithm>
 
 #include "kernels.h"
 #include "lanes.h"
@@ -19,59 +23,84 @@
 namespace medusa {
 namespace {
 
-constexpr int kAhead = 12;  // keys or values to fetch ahead: they lie one behind the other, but start anew on each page
+constexpr int kAhead = 12;  // keys or values to fetch ahead
 
-// Products of QUERIES queries with four keys; each is a sum by lanes d mod 8.
-template <class L, int QUERIES>
-void four_scores(const float* const* q, const float* const k[4], float scale, int head_dim, float* scores, int stride) {
-    typename L::V sum[QUERIES][4];
-    MEDUSA_UNROLL
-    for (int j = 0; j < QUERIES; ++j)
-        MEDUSA_UNROLL
-        for (int i = 0; i < 4; ++i) sum[j][i] = L::set(0.0f);
-    for (int d = 0; d < head_dim; d += 8) {
-        typename L::V x[QUERIES];
-        MEDUSA_UNROLL
-        for (int j = 0; j < QUERIES; ++j) x[j] = L::load(q[j] + d);
-        MEDUSA_UNROLL
-        for (int i = 0; i < 4; ++i) {
-            auto key = L::load(k[i] + d);
-            MEDUSA_UNROLL
-            for (int j = 0; j < QUERIES; ++j) sum[j][i] = L::fma(x[j], key, sum[j][i]);
-        }
-    }
-    MEDUSA_UNROLL
-    for (int j = 0; j < QUERIES; ++j) {
-        float* to = scores + size_t(j) * stride;
-        L::store_sums(to, sum[j][0], sum[j][1], sum[j][2], sum[j][3]);
-        MEDUSA_UNROLL
-        for (int i = 0; i < 4; ++i) to[i] *= scale;
-    }
+// Fetches the key or value kAhead places behind place i of a run, be it on the next run.
+template <class L>
+void fetch_ahead(const Run& run, const float* next, int i, int channels) {
+    const int at = i + kAhead;
+    const float* target = at < run.count ? run.first + size_t(at) * run.stride : next + size_t(at - run.count) * run.stride;
+    for (int d = 0; d < channels; d += 16) L::prefetch(target + d);
 }
 
-// scores[skip ...]: products with all keys. Those before `skip` stay as they are. Returns the number of positions.
-template <class L, int QUERIES>
-int all_scores(const float* const* q, float scale, int head_dim, const Run* runs, int count, int skip, float* scores,
-               int stride) {
-    const float* keys[4];
-    int waiting = 0, place = skip;
-    for (int run = 0; run < count; ++run) {
-        const float* key = runs[run].first;
-        for (int i = 0; i < runs[run].count; ++i, key += runs[run].stride) {
-            keys[waiting++] = key;
-            for (int d = 0; d < head_dim; d += 16) L::prefetch(key + kAhead * runs[run].stride + d);
-            if (waiting < 4) continue;
-            four_scores<L, QUERIES>(q, keys, scale, head_dim, scores + place, stride);
-            place += 4;
-            waiting = 0;
+// Products with keys, eight channels in a register: each is a sum by lanes d mod 8.
+template <class L>
+struct Scores {
+    static constexpr int kTogether = 3, kStep = 1;
+
+    static void pack(const Query* queries, int count, int head_dim, float* packed) {
+        for (int j = 0; j < count; ++j) std::copy_n(queries[j].in, head_dim, packed + size_t(j) * head_dim);
+    }
+
+    // scores (count, stride) = products of `count` queries, one behind the other, with the keys of a run. Up to three
+    // slots behind them are written too.
+    static void tile(const float* queries, int count, int head_dim, const Run& keys, const float* next, float scale,
+                     float* scores, int stride) {
+        const auto run = count == 1 ? tile_of<1> : count == 2 ? tile_of<2> : tile_of<3>;
+        run(queries, head_dim, keys, next, scale, scores, stride);
+    }
+
+    template <int QUERIES>
+    static void tile_of(const float* queries, int head_dim, const Run& keys, const float* next, float scale, float* scores,
+                        int stride) {
+        for (int i = 0; i < keys.count; i += 4) {
+            const float* k[4];
+            for (int j = 0; j < 4; ++j) {
+                k[j] = keys.first + size_t(std::min(i + j, keys.count - 1)) * keys.stride;
+                if (next) fetch_ahead<L>(keys, next, i + j, head_dim);
+            }
+            four<QUERIES>(queries, k, scale, head_dim, scores + i, stride);
         }
     }
-    if (waiting) {
-        for (int i = waiting; i < 4; ++i) keys[i] = keys[0];
-        four_scores<L, QUERIES>(q, keys, scale, head_dim, scores + place, stride);
-        place += waiting;
+
+    template <int QUERIES>
+    static void four(const float* q, const float* const k[4], float scale, int head_dim, float* scores, int stride) {
+        typename L::V sum[QUERIES][4];
+        MEDUSA_UNROLL
+        for (int j = 0; j < QUERIES; ++j)
+            MEDUSA_UNROLL
+            for (int i = 0; i < 4; ++i) sum[j][i] = L::set(0.0f);
+        for (int d = 0; d < head_dim; d += 8) {
+            typename L::V x[QUERIES];
+            MEDUSA_UNROLL
+            for (int j = 0; j < QUERIES; ++j) x[j] = L::load(q + size_t(j) * head_dim + d);
+            MEDUSA_UNROLL
+            for (int i = 0; i < 4; ++i) {
+                auto key = L::load(k[i] + d);
+                MEDUSA_UNROLL
+                for (int j = 0; j < QUERIES; ++j) sum[j][i] = L::fma(x[j], key, sum[j][i]);
+            }
+        }
+        MEDUSA_UNROLL
+        for (int j = 0; j < QUERIES; ++j) {
+            float* to = scores + size_t(j) * stride;
+            L::store_sums(to, sum[j][0], sum[j][1], sum[j][2], sum[j][3]);
+            MEDUSA_UNROLL
+            for (int i = 0; i < 4; ++i) to[i] *= scale;
+        }
     }
-    return place;
+};
+
+// All queries with one run, in even tiles; `fetch`: whether to fetch the keys, and then those of `next`.
+template <class S>
+void score_run(const float* packed, int count, int head_dim, const Run& keys, const float* next, float scale, float* scores,
+               int stride) {
+    const int units = (count + S::kStep - 1) / S::kStep, most = S::kTogether / S::kStep, tiles = (units + most - 1) / most;
+    for (int tile = 0; tile < tiles; ++tile) {
+        const int from = units * tile / tiles * S::kStep, to = std::min(count, units * (tile + 1) / tiles * S::kStep);
+        S::tile(packed + size_t(from) * head_dim, to - from, head_dim, keys, tile ? nullptr : next, scale,
+                scores + size_t(from) * stride, stride);
+    }
 }
 
 // scores -> exp(scores - maximum), padded with zeros to a multiple of 8; returns their sum.
@@ -93,60 +122,102 @@ float exponentials(float* scores, int count) {
     return L::sum(sum);
 }
 
-// out (WIDTH * 8 channels from `channel` on) = sum over positions, in order, of weight * value, times `factors`.
+// out (WIDTH registers of channels from `channel` on) += over the run's positions, in order, weight * value.
 template <class L, int QUERIES, int WIDTH>
-void weighted(const float* weights, int stride, const float* factors, const Run* runs, int count, int channel,
-              float* const* out) {
+void add_values(const Query* queries, const float* weights, int stride, const Run& values, const float* next, int channel) {
     typename L::V sum[QUERIES][WIDTH];
     MEDUSA_UNROLL
     for (int j = 0; j < QUERIES; ++j)
         MEDUSA_UNROLL
-        for (int i = 0; i < WIDTH; ++i) sum[j][i] = L::set(0.0f);
-    for (int run = 0; run < count; ++run) {
-        const float* value = runs[run].first + channel;
-        for (int p = 0; p < runs[run].count; ++p, ++weights, value += runs[run].stride) {
-            for (int i = 0; i < WIDTH; i += 2) L::prefetch(value + kAhead * runs[run].stride + 8 * i);
-            typename L::V w[QUERIES];
+        for (int i = 0; i < WIDTH; ++i) sum[j][i] = L::load(queries[j].out + channel + L::kLanes * i);
+    const float* value = values.first + channel;
+    for (int p = 0; p < values.count; ++p, value += values.stride) {
+        if (next) fetch_ahead<L>({values.first + channel, values.count, values.stride}, next + channel, p, WIDTH * L::kLanes);
+        typename L::V w[QUERIES];
+        MEDUSA_UNROLL
+        for (int j = 0; j < QUERIES; ++j) w[j] = L::set(weights[size_t(j) * stride + p]);
+        MEDUSA_UNROLL
+        for (int i = 0; i < WIDTH; ++i) {
+            auto v = L::load(value + L::kLanes * i);
             MEDUSA_UNROLL
-            for (int j = 0; j < QUERIES; ++j) w[j] = L::set(weights[size_t(j) * stride]);
-            MEDUSA_UNROLL
-            for (int i = 0; i < WIDTH; ++i) {
-                auto v = L::load(value + 8 * i);
-                MEDUSA_UNROLL
-                for (int j = 0; j < QUERIES; ++j) sum[j][i] = L::fma(w[j], v, sum[j][i]);
-            }
+            for (int j = 0; j < QUERIES; ++j) sum[j][i] = L::fma(w[j], v, sum[j][i]);
         }
     }
     MEDUSA_UNROLL
     for (int j = 0; j < QUERIES; ++j)
         MEDUSA_UNROLL
-        for (int i = 0; i < WIDTH; ++i) L::store(out[j] + channel + 8 * i, L::mul(sum[j][i], L::set(factors[j])));
+        for (int i = 0; i < WIDTH; ++i) L::store(queries[j].out + channel + L::kLanes * i, sum[j][i]);
 }
 
-template <class L, int QUERIES>
-void attend_together(const float* const* queries, float scale, int head_dim, const Run* keys, const Run* values, int runs,
-                     int skip, float* scores, int stride, float* const* out) {
-    float factors[QUERIES];
-    MEDUSA_UNROLL
-    for (int j = 0; j < QUERIES; ++j)
-        for (int i = 0; i < skip; ++i) scores[size_t(j) * stride + i] = -INFINITY;
-    const int count = all_scores<L, QUERIES>(queries, scale, head_dim, keys, runs, skip, scores, stride);
-    MEDUSA_UNROLL
-    for (int j = 0; j < QUERIES; ++j) factors[j] = 1.0f / exponentials<L>(scores + size_t(j) * stride, count);
-    int channel = 0;
-    for (; channel + 32 <= head_dim; channel += 32)
-        weighted<L, QUERIES, 4>(scores + skip, stride, factors, values, runs, channel, out);
-    for (; channel < head_dim; channel += 8)
-        weighted<L, QUERIES, 1>(scores + skip, stride, factors, values, runs, channel, out);
+// Channels [channel, head_dim) of up to QUERIES queries; returns the first channel that is left over.
+template <class L, int QUERIES, int WIDTH>
+int add_channels(const Query* queries, int count, const float* weights, int stride, const Run& values, const float* next,
+                 int channel, int head_dim) {
+    if constexpr (QUERIES > 1)
+        if (count < QUERIES)
+            return add_channels<L, QUERIES - 1, WIDTH>(queries, count, weights, stride, values, next, channel, head_dim);
+    for (; channel + WIDTH * L::kLanes <= head_dim; channel += WIDTH * L::kLanes)
+        add_values<L, QUERIES, WIDTH>(queries, weights, stride, values, next, channel);
+    return channel;
 }
 
-// `skip`: slots before the first position, where a window cuts the keys inside a group of eight.
-template <class L>
-void attend(const float* const* queries, int count, float scale, int head_dim, const Run* keys, const Run* values, int runs,
-            int skip, float* scores, int stride, float* const* out) {
-    static_assert(kQueries == 3);
-    const auto together = count == 1 ? attend_together<L, 1> : count == 2 ? attend_together<L, 2> : attend_together<L, 3>;
-    together(queries, scale, head_dim, keys, values, runs, skip, scores, stride, out);
+// QUERIES: how many share a load of values, with four sums each in registers. W: lanes of any width, since channels
+// have nothing to do with each other.
+template <class L, class W, int QUERIES>
+void add_run(const Query* queries, int count, int head_dim, const float* weights, int stride, const Run& values,
+             const float* next) {
+    const int tiles = (count + QUERIES - 1) / QUERIES;
+    for (int tile = 0; tile < tiles; ++tile) {
+        const int from = count * tile / tiles, size = count * (tile + 1) / tiles - from;
+        const float *w = weights + size_t(from) * stride, *ahead = tile ? nullptr : next;
+        int channel = add_channels<W, QUERIES, 4>(queries + from, size, w, stride, values, ahead, 0, head_dim);
+        channel = add_channels<W, QUERIES, 1>(queries + from, size, w, stride, values, ahead, channel, head_dim);
+        if constexpr (W::kLanes > L::kLanes) add_channels<L, QUERIES, 1>(queries + from, size, w, stride, values, ahead, channel, head_dim);
+    }
+}
+
+// Calls f(first, count) for the queries of each row.
+template <class F>
+void each_row(const Attention& a, F f) {
+    for (int from = 0, to; from < a.count; from = to) {
+        for (to = from + 1; to < a.count && a.queries[to].row == a.queries[from].row;) ++to;
+        f(from, to - from);
+    }
+}
+
+inline const float* next_of(const Run* runs, int count, int i) { return runs[i + 1 < count ? i + 1 : i].first; }
+
+// S: how scores of many queries are made; those with a row's own keys, which are few, come from Scores<L>.
+template <class L, class S, class W, int QUERIES>
+void attend(const Attention& a) {
+    const int dim = a.head_dim, stride = a.stride;
+    S::pack(a.queries, a.count, dim, a.packed);
+    for (int j = 0; j < a.count; ++j) std::fill_n(a.scores + size_t(j) * stride, a.skip, -INFINITY);
+    int shared = a.skip;
+    for (int i = 0; i < a.runs; shared += a.keys[i++].count)
+        score_run<S>(a.packed, a.count, dim, a.keys[i], next_of(a.keys, a.runs, i), a.scale, a.scores + shared, stride);
+    each_row(a, [&](int first, int count) {
+        const Query& query = a.queries[first];
+        float* scores = a.scores + size_t(first) * stride;
+        int place = shared;
+        // The queries of a row lie one behind the other.
+        for (int i = 0; i < query.runs; place += query.keys[i++].count)
+            score_run<Scores<L>>(query.in, count, dim, query.keys[i], nullptr, a.scale, scores + place, stride);
+        for (int j = 0; j < count; ++j) a.factors[first + j] = 1.0f / exponentials<L>(scores + size_t(j) * stride, place);
+    });
+    for (int j = 0; j < a.count; ++j) std::fill_n(a.queries[j].out, dim, 0.0f);
+    int place = a.skip;
+    for (int i = 0; i < a.runs; place += a.values[i++].count)
+        add_run<L, W, QUERIES>(a.queries, a.count, dim, a.scores + place, stride, a.values[i], next_of(a.values, a.runs, i));
+    each_row(a, [&](int first, int count) {
+        const Query& query = a.queries[first];
+        const float* weights = a.scores + size_t(first) * stride + shared;
+        for (int i = 0; i < query.runs; weights += query.values[i++].count)
+            add_run<L, W, QUERIES>(a.queries + first, count, dim, weights, stride, query.values[i], nullptr);
+    });
+    for (int j = 0; j < a.count; ++j)
+        for (int d = 0; d < dim; d += 8)
+            L::store(a.queries[j].out + d, L::mul(L::load(a.queries[j].out + d), L::set(a.factors[j])));
 }
 
 }  // namespace

@@ -14,8 +14,6 @@ static_assert(int64_t{kBlock} * 127 * 32767 < INT32_MAX);
 inline int round_up(int n, int to) { return (n + to - 1) / to * to; }
 inline int blocks_of(int k) { return (k + kBlock - 1) / kBlock; }
 
-constexpr int kQueries = 3;   // that share their loads of keys and values
-
 enum class WeightType { int8, fp32 };
 
 // Weights (n, k), packed in panels of 16 output channels (see packing.cpp); scale and bias are per output channel,
@@ -47,6 +45,30 @@ struct Run {
     int stride;
 };
 
+// A query and what its row alone sees, behind what all rows see. Queries of a row stand together, `in` one behind the
+// other.
+struct Query {
+    const float* in;
+    float* out;
+    int row;
+    const Run *keys, *values;
+    int runs;
+};
+
+// Queries that share a head of keys and values, and see the same of them first.
+struct Attention {
+    int head_dim;
+    float scale;
+    const Run *keys, *values;  // that all queries see
+    int runs;
+    const Query* queries;
+    int count;
+    int skip;  // slots before the first position, where a window cuts the keys inside a group of eight
+    // Scratch: (count + 1, stride), for all positions and 8 more; (count + 1, head_dim); (count).
+    float *scores, *packed, *factors;
+    int stride;
+};
+
 struct Kernels {
     const char* name;
     // out (rows, out_stride) = or += activations * weights, panels [begin, end). out has room for whole panels.
@@ -61,10 +83,7 @@ struct Kernels {
     void (*gate)(float* gate, const float* up, int count);
     // x[i] += silu(inner[i] + other[i]); other may be null.
     void (*residual_silu)(float* x, const float* inner, const float* other, int count);
-    // Up to kQueries queries of one row against the keys and values of the head that they share. `scores` has room for
-    // `stride` positions per query, all positions rounded up to 8.
-    void (*attend)(const float* const* queries, int count, float scale, int head_dim, const Run* keys, const Run* values,
-                   int runs, int skip, float* scores, int stride, float* const* out);
+    void (*attend)(const Attention&);
     // Index of the largest value, the first of equals.
     int (*argmax)(const float* x, int count);
     // log of the sum of exp(x / temperature); count is a multiple of 8 or padded with -inf.

@@ -1,4 +1,5 @@
-// The table for AVX-512 with VNNI: its own tile, everything else from AVX2. Same bits, since integer sums have no order.
+// The table for AVX-512 with VNNI: its own tile and attention, everything else from AVX2. Same bits: integer sums have no
+// order, and floating point ones keep theirs.
 #include "attention.h"
 #include "linear.h"
 #include "norm.h"
@@ -92,10 +93,87 @@ struct Avx512Tile {
 
 using L = Avx2Lanes;
 
+// Sixteen channels, for sums over positions.
+struct Avx512Lanes {
+    static constexpr int kLanes = 16;
+    using V = __m512;
+    static void prefetch(const float* p) { Avx2Lanes::prefetch(p); }
+    static V load(const float* p) { return _mm512_loadu_ps(p); }
+    static void store(float* p, V a) { _mm512_storeu_ps(p, a); }
+    static V set(float x) { return _mm512_set1_ps(x); }
+    static V fma(V a, V b, V c) { return _mm512_fmadd_ps(a, b, c); }
+};
+
+// Scores of two queries side by side in a register, eight channels each, so that each score is the same sum by lanes.
+struct PairScores {
+    static constexpr int kTogether = 6, kStep = 2;
+
+    static void pack(const Query* queries, int count, int head_dim, float* packed) {
+        for (int j = 0; j < round_up(count, 2); ++j) {
+            const float* from = queries[std::min(j, count - 1)].in;
+            float* to = packed + size_t(j / 2) * 2 * head_dim + 8 * (j % 2);
+            for (int d = 0; d < head_dim; d += 8) _mm256_storeu_ps(to + 2 * d, _mm256_loadu_ps(from + d));
+        }
+    }
+
+    static void tile(const float* queries, int count, int head_dim, const Run& keys, const float* next, float scale,
+                     float* scores, int stride) {
+        const auto run = count <= 2 ? tile_of<1> : count <= 4 ? tile_of<2> : tile_of<3>;
+        run(queries, head_dim, keys, next, scale, scores, stride);
+    }
+
+    template <int PAIRS>
+    static void tile_of(const float* queries, int head_dim, const Run& keys, const float* next, float scale, float* scores,
+                        int stride) {
+        for (int i = 0; i < keys.count; i += 4) {
+            const float* k[4];
+            for (int j = 0; j < 4; ++j) {
+                k[j] = keys.first + size_t(std::min(i + j, keys.count - 1)) * keys.stride;
+                if (next) fetch_ahead<L>(keys, next, i + j, head_dim);
+            }
+            four<PAIRS>(queries, k, _mm512_set1_ps(scale), head_dim, scores + i, stride);
+        }
+    }
+
+    template <int PAIRS>
+    static void four(const float* q, const float* const k[4], __m512 scale, int head_dim, float* scores, int stride) {
+        __m512 sum[PAIRS][4];
+        MEDUSA_UNROLL
+        for (int j = 0; j < PAIRS; ++j)
+            MEDUSA_UNROLL
+            for (int i = 0; i < 4; ++i) sum[j][i] = _mm512_setzero_ps();
+        for (int d = 0; d < head_dim; d += 8) {
+            __m512 key[4];
+            MEDUSA_UNROLL
+            for (int i = 0; i < 4; ++i) key[i] = twice(k[i] + d);
+            MEDUSA_UNROLL
+            for (int j = 0; j < PAIRS; ++j) {
+                const __m512 x = _mm512_loadu_ps(q + size_t(j) * 2 * head_dim + 2 * d);
+                MEDUSA_UNROLL
+                for (int i = 0; i < 4; ++i) sum[j][i] = _mm512_fmadd_ps(x, key[i], sum[j][i]);
+            }
+        }
+        MEDUSA_UNROLL
+        for (int j = 0; j < PAIRS; ++j) {
+            // Lanes are added as in Avx2Lanes::sums: neighbours, neighbours again, then the two halves of eight.
+            const __m512 four = neighbours(neighbours(sum[j][0], sum[j][1]), neighbours(sum[j][2], sum[j][3]));
+            const __m512 all = _mm512_mul_ps(_mm512_add_ps(four, _mm512_shuffle_f32x4(four, four, 0xb1)), scale);
+            _mm_storeu_ps(scores + size_t(2 * j) * stride, _mm512_castps512_ps128(all));
+            _mm_storeu_ps(scores + size_t(2 * j + 1) * stride, _mm512_extractf32x4_ps(all, 2));
+        }
+    }
+
+    static __m512 twice(const float* p) { return _mm512_castpd_ps(_mm512_broadcast_f64x4(_mm256_loadu_pd(reinterpret_cast<const double*>(p)))); }
+
+    static __m512 neighbours(__m512 a, __m512 b) {
+        return _mm512_add_ps(_mm512_shuffle_ps(a, b, 0x88), _mm512_shuffle_ps(a, b, 0xdd));
+    }
+};
+
 }  // namespace
 
 const Kernels kAvx512Kernels = {
-    "avx512",  linear<L, Avx512Tile>, quantise<L>, norm<L>, rotate<L>, gate<L>, residual_silu<L>, attend<L>, argmax<L>,
+    "avx512",  linear<L, Avx512Tile>, quantise<L>, norm<L>, rotate<L>, gate<L>, residual_silu<L>, attend<L, PairScores, Avx512Lanes, 6>, argmax<L>,
     log_sum_exp<L>};
 
 }  // namespace medusa

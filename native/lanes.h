@@ -16,6 +16,7 @@ namespace medusa {
 namespace {  // each translation unit compiles these with its own instruction set
 
 struct PortableLanes {
+    static constexpr int kLanes = 8;
     struct V {
         float at[8];
     };
@@ -66,6 +67,7 @@ struct PortableLanes {
 
 #if defined(__AVX2__)
 struct Avx2Lanes {
+    static constexpr int kLanes = 8;
     using V = __m256;
     static void prefetch(const float* p) { _mm_prefetch(reinterpret_cast<const char*>(p), _MM_HINT_T0); }
     static V load(const float* p) { return _mm256_loadu_ps(p); }

@@ -111,8 +111,8 @@ void Model::prepare(const Rows& rows) {
 void Model::run_layers(int thread) {
     const int n = int(states_.size()), hidden = hidden_width_;
     const int attended = shape_.heads * shape_.head_dim;
-    std::vector<Run> runs;
-    std::vector<float> scores;
+    AttentionWork work;
+    plan_attention(thread, work);
     const Share mine(n, thread, threads_->count());
     for (int i = mine.begin; i < mine.end; ++i) embed(tokens_[i], &buffers_.x[size_t(i) * hidden]);
     for (int index = 0; index < shape_.layers; ++index) {
@@ -123,7 +123,7 @@ void Model::run_layers(int thread) {
         threads_->meet();
         rotate_and_keep(layer, index, thread);
         threads_->meet();
-        attend(index, thread, runs, scores);
+        attend(index, work);
         threads_->meet();
         quantise_rows(buffers_.attended.data(), attended, attended, n, thread);
         threads_->meet();
@@ -207,61 +207,6 @@ void Model::rotate_and_keep(const Layer& layer, int index, int thread) {
         // Keys and values stand one behind the other, as they are kept.
         std::memcpy(drafted(index, row, 0), qkv + shape_.heads * dim, 2 * kv_width_ * sizeof(float));
     }
-}
-
-// The rows of one head stand together, so that its keys and values stay in the cache; a tile is up to kQueries queries
-// of one row and one head of keys. Which queries share a tile changes no bit.
-void Model::attend(int layer, int thread, std::vector<Run>& runs, std::vector<float>& scores) {
-    const int dim = shape_.head_dim, group = shape_.heads / shape_.kv_heads, n = int(states_.size());
-    const float scale = 1.0f / std::sqrt(float(dim));
-    const Share mine(n * shape_.heads, thread, threads_->count());
-    for (int unit = mine.begin; unit < mine.end;) {
-        const int member = unit % group, row = unit / group % n, kv = unit / group / n;
-        const int count = std::min({kQueries, group - member, mine.end - unit});
-        const int skip = find_runs(layer, row, kv, runs);
-        const int stride = round_up(int(states_[row].position) + 1, 8) + 16;
-        if (scores.size() < size_t(stride) * kQueries) scores.resize(size_t(stride) * kQueries * 2);
-        const float* queries[kQueries];
-        float* out[kQueries];
-        for (int i = 0; i < count; ++i) {
-            const int head = kv * group + member + i;
-            queries[i] = &buffers_.wide[size_t(row) * wide_width_ + head * dim];
-            out[i] = &buffers_.attended[(size_t(row) * shape_.heads + head) * dim];
-        }
-        const int key_runs = int(runs.size()) / 2;
-        kernels_.attend(queries, count, scale, dim, runs.data(), runs.data() + key_runs, key_runs, skip, scores.data(),
-                        stride, out);
-        unit += count;
-    }
-}
-
-// Where the keys that a row sees lie, then, as many, the values. Returns how many slots the window cuts off the first
-// group of eight.
-int Model::find_runs(int layer, int row, int kv, std::vector<Run>& runs) {
-    const int dim = shape_.head_dim;
-    const RowState& state = states_[row];
-    const int64_t first = shape_.window ? std::max<int64_t>(0, state.position + 1 - shape_.window) : 0;
-    const size_t keys = page_offset(cache_.shape(), layer, 0, kv), values = page_offset(cache_.shape(), layer, 1, kv);
-    runs.clear();
-    for (int64_t p = first; p < state.committed;) {
-        const int from = int(p % kPage), length = int(std::min<int64_t>(kPage - from, state.committed - p));
-        runs.push_back({state.sequence->pages[p / kPage].get() + keys + size_t(from) * dim, length, dim});
-        p += length;
-    }
-    const size_t committed = runs.size();
-    const int* path = &paths_[state.path_begin];
-    for (int i = int(std::max<int64_t>(0, first - state.committed)); i < state.path_count;) {
-        int length = 1;
-        while (i + length < state.path_count && path[i + length] == path[i] + length) ++length;
-        runs.push_back({drafted(layer, path[i], 0) + kv * dim, length, 2 * kv_width_});
-        i += length;
-    }
-    const size_t all = runs.size();
-    for (size_t i = 0; i < all; ++i) {
-        const Run run = runs[i];
-        runs.push_back({run.first + (i < committed ? values - keys : size_t(kv_width_)), run.count, run.stride});
-    }
-    return int(first % 8);
 }
 
 void Model::multiply(const Linear& linear, const float* from, int from_stride, int rows, float* out, int stride, bool add,

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <memory>
+#include <utility>
 #include <vector>
 
 #include "cache.h"
@@ -51,6 +52,26 @@ private:
     WeightType type_ = WeightType::int8;
 };
 
+// Queries [first, first + count) of a pass, in the order of `Model::plan_attention`, that share a head of keys and see
+// the same ones first: those committed, and the first `shared` rows of their paths.
+struct Together {
+    int first, count, shared;
+};
+
+// What a thread needs for its share of the attention.
+struct AttentionWork {
+    void clear();
+    void add(const float* key, const float* value, int count, int stride);
+    // Of the queries, keys and values that were added; scores have room for so many positions.
+    Attention prepare(int head_dim, int skip, int positions);
+
+    std::vector<Together> plan;
+    std::vector<Query> queries;
+    std::vector<Run> keys, values;
+    std::vector<int> starts;  // of each query's own runs
+    std::vector<float> scores, packed, factors;
+};
+
 class Model {
 public:
     Model(Shape shape, Weights weights, const Kernels& kernels, std::shared_ptr<Threads> threads);
@@ -91,11 +112,17 @@ private:
     void norm_rows(const float* weight, const float* from, int rows, int thread);
     void quantise_rows(const float* from, int stride, int k, int rows, int thread);
     void rotate_and_keep(const Layer& layer, int index, int thread);
-    void attend(int layer, int thread, std::vector<Run>& runs, std::vector<float>& scores);
-    int find_runs(int layer, int row, int kv, std::vector<Run>& runs);
+    void plan_attention(int thread, AttentionWork& work) const;
+    int64_t first_seen(int row) const;
+    int shared_path(int row, int other) const;
+    void attend(int layer, AttentionWork& work);
+    void attend_together(int layer, const Together& together, AttentionWork& work);
+    void add_committed(int layer, int kv, int row, AttentionWork& work) const;
+    void add_drafted(int layer, int kv, int row, int from, int to, AttentionWork& work) const;
     void multiply(const Linear& linear, const float* from, int from_stride, int rows, float* out, int stride, bool add,
                   int thread);
-    float* drafted(int layer, int row, int kind) {
+    float* drafted(int layer, int row, int kind) { return const_cast<float*>(std::as_const(*this).drafted(layer, row, kind)); }
+    const float* drafted(int layer, int row, int kind) const {
         return drafted_.data() + ((size_t(layer) * states_.size() + row) * 2 + kind) * kv_width_;
     }
 
