@@ -67,7 +67,7 @@ NB_MODULE(_native, m) {
 
     m.def("instruction_sets", [] {
         std::vector<std::string> names;
-        for (const char* name : {"portable", "avx2", "avx512"})
+        for (const char* name : {"portable", "avx2", "avx512", "amx"})
             if (find_kernels(name)) names.emplace_back(name);
         return names;
     });

@@ -6,6 +6,11 @@
 #if defined(MEDUSA_X86) && defined(_MSC_VER)
 #include <intrin.h>
 #endif
+#if defined(MEDUSA_AMX)
+#include <cpuid.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
 
 namespace medusa {
 namespace {
@@ -29,10 +34,27 @@ bool has_avx512() {
 #endif
 #endif
 
+#if defined(MEDUSA_AMX)
+// Tiles are large, so the system has to be asked for room to keep them in; once for all threads.
+bool has_amx() {
+    static const bool found = [] {
+        constexpr long kRequestPermission = 0x1023, kTileData = 18;
+        constexpr unsigned kTiles = 1u << 24, kTilesOfBytes = 1u << 25;
+        unsigned a, b, c, d;
+        if (!has_avx512() || !__get_cpuid_count(7, 0, &a, &b, &c, &d)) return false;
+        return (d & kTiles) && (d & kTilesOfBytes) && syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
+    }();
+    return found;
+}
+#endif
+
 }  // namespace
 
 const Kernels* find_kernels(const char* name) {
     const bool any = std::strcmp(name, "auto") == 0;
+#if defined(MEDUSA_AMX)
+    if ((any || !std::strcmp(name, "amx")) && has_amx()) return &amx_kernels();
+#endif
 #if defined(MEDUSA_X86)
 #if !defined(_MSC_VER)
     if ((any || !std::strcmp(name, "avx512")) && has_avx512()) return &kAvx512Kernels;

@@ -94,6 +94,7 @@ extern const Kernels kPortableKernels;
 #if defined(MEDUSA_X86)
 extern const Kernels kAvx2Kernels;
 extern const Kernels kAvx512Kernels;
+const Kernels& amx_kernels();
 #endif
 
 // The table of that name, or for "auto" the best one that this processor runs; null if there is none.

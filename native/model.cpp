@@ -3,7 +3,6 @@
 #include "packing.h"
 
 #include <algorithm>
-#include <chrono>
 #include <cmath>
 #include <cstring>
 #include <stdexcept>
@@ -284,31 +283,6 @@ size_t Model::weight_bytes() const {
     for (const Layer& layer : weights_.layers)
         total += layer.qkv.bytes() + layer.output.bytes() + layer.gate_up.bytes() + layer.down.bytes();
     return total;
-}
-
-double Model::read_weights() {
-    std::vector<uint64_t> sums(threads_->count());
-    const auto started = std::chrono::steady_clock::now();
-    threads_->run([&](int thread) {
-        uint64_t a = 0, b = 0, c = 0, d = 0;
-        const auto read = [&](const Linear& linear) {
-            const Share share(linear.panels(), thread, threads_->count());
-            const char* p = static_cast<const char*>(linear.weights) + share.begin * linear.panel_bytes();
-            const char* end = static_cast<const char*>(linear.weights) + share.end * linear.panel_bytes();
-            for (; p + 64 <= end; p += 64) {
-                uint64_t v[8];
-                std::memcpy(v, p, 64);
-                a += v[0] + v[4], b += v[1] + v[5], c += v[2] + v[6], d += v[3] + v[7];
-            }
-        };
-        for (const Layer& layer : weights_.layers) read(layer.qkv), read(layer.output), read(layer.gate_up), read(layer.down);
-        read(weights_.head);
-        sums[thread] = a + b + c + d;
-    });
-    const auto ended = std::chrono::steady_clock::now();
-    volatile uint64_t sink = sums[0];  // keeps the reading from being optimised away
-    (void)sink;
-    return std::chrono::duration<double>(ended - started).count();
 }
 
 void Model::embed(int64_t token, float* out) const { unpack_row(weights_.embedding, int(token), out); }

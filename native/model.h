@@ -93,7 +93,7 @@ public:
     Cache& cache() { return cache_; }
     Threads& threads() { return *threads_; }
     size_t weight_bytes() const;
-    // One pass over the bytes of all weights, as fast as this machine reads; seconds.
+    // One pass over the bytes of all weights and nothing else, as fast as this machine reads them; seconds.
     double read_weights();
 
 private:
@@ -104,6 +104,7 @@ private:
         int path_begin, path_count;  // in paths_: the rows of this call from the sequence's end to the row itself
     };
 
+    double time_reading(bool fetch);
     void check(const Rows& rows);
     void check_accepted(const int64_t* accepted, int count);
     void prepare(const Rows& rows);

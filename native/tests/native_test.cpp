@@ -135,7 +135,7 @@ void same_on_all_instruction_sets_and_threads() {
     for (Variant variant : models()) {
         const Bits expected = everything(variant);
         for (float value : expected) REQUIRE(value == value);
-        for (const char* isa : {"portable", "avx2", "avx512"})
+        for (const char* isa : {"portable", "avx2", "avx512", "amx"})
             for (int threads : {1, 2, 3}) {
                 if (!find_kernels(isa)) continue;
                 variant.isa = isa, variant.threads = threads;

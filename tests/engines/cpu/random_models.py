@@ -73,8 +73,8 @@ shapes = st.builds(
     kv_heads=st.integers(1, 2),
     group=st.integers(1, 4),
     # Below, at and above the block of 256 channels that share a scale; 40 fills no whole panel.
-    hidden_size=st.sampled_from([40, 48, 256, 264]),
-    intermediate_size=st.sampled_from([56, 280]),
+    hidden_size=st.sampled_from([40, 48, 256, 264, 320]),
+    intermediate_size=st.sampled_from([56, 280, 320]),
     window=st.none() | st.sampled_from([1, 5, 13, 70]),
     rope_amplitude=st.sampled_from([1.0, 1.2]),
     tied=st.booleans(),

@@ -49,7 +49,7 @@ class CpuVerified:
 class CpuEngine:
     """A base model on the CPU, in C++.
 
-    arrays: what `pack_model` made. threads: by default as many as there are cores. isa: "auto", "avx512",
+    arrays: what `pack_model` made. threads: by default as many as there are cores. isa: "auto", "amx", "avx512",
     "avx2" or "portable", which give the same bits. Raises ValueError where arrays and shape do not fit.
     """
 
