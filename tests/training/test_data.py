@@ -41,35 +41,40 @@ def states(*rows: float) -> torch.Tensor:
 
 def test_labels_stand_beside_the_state_that_decided_their_root(tmp_path: Path) -> None:
     """Prompt [90, 91], answer [10, 11, 12, 13]: the prompt's last row decided the root 10, and there head 1
-    guesses 11. The prompt is no root and no label; the answer's last token is no root.
+    guesses 11. The prompt is no root and no label; at the answer's last token there is nothing to guess.
     """
     cache = HiddenCache(tmp_path, "base")
     cache.write({"a": states(1, 2, 3, 4), "b": states(5, 6), "c": states(7)})
     answers = [Answer("a", [90, 91], [10, 11, 12, 13]), Answer("b", [92], [20, 21]), Answer("c", [93], [30])]
     positions = build_positions(answers, cache, 3, 2, None, 100)
-    assert positions.hidden.tolist() == states(1, 2, 3, 5).tolist()
-    assert positions.roots.tolist() == [10, 11, 12, 20]
+    assert positions.hidden.tolist() == states(1, 2, 3, 4, 5, 6, 7).tolist()
+    assert positions.roots.tolist() == [10, 11, 12, 13, 20, 21, 30]
+    nothing = [IGNORED] * 3
     assert positions.labels.tolist() == [
         [11, 12, 13],
         [12, 13, IGNORED],
         [13, IGNORED, IGNORED],
+        nothing,
         [21, IGNORED, IGNORED],
+        nothing,
+        nothing,
     ]
+    assert positions.rows_with_labels().tolist() == [0, 1, 2, 4]
 
 
 def test_labels_are_draft_ids(tmp_path: Path) -> None:
     cache = HiddenCache(tmp_path, "base")
     cache.write({"a": states(1, 2, 3)})
     positions = build_positions([Answer("a", [9], [4, 7, 5])], cache, 2, 2, torch.tensor([2, 5]), 10)
-    assert positions.labels.tolist() == [[OUTSIDE, 1], [1, IGNORED]]
-    assert positions.roots.tolist() == [4, 7]
+    assert positions.labels.tolist() == [[OUTSIDE, 1], [1, IGNORED], [IGNORED, IGNORED]]
+    assert positions.roots.tolist() == [4, 7, 5]
 
 
 def test_states_beyond_float16_are_kept(tmp_path: Path) -> None:
     cache = HiddenCache(tmp_path, "base")
     cache.write({"a": states(1, 2), "b": states(1e6, 3)})
     answers = [Answer("a", [9], [1, 2]), Answer("b", [9], [1, 2])]
-    assert build_positions(answers, cache, 1, 2, None, 10).hidden.tolist() == states(1, 1e6).tolist()
+    assert build_positions(answers, cache, 1, 2, None, 10).hidden.tolist() == states(1, 2, 1e6, 3).tolist()
 
 
 @pytest.mark.parametrize("wrong", [states(1, 2, 3), torch.ones(2, 3)])

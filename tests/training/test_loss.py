@@ -9,7 +9,8 @@ from torch.nn import functional
 
 from medusa_decoding.heads import HeadsConfig, MedusaHeads
 from medusa_decoding.training import loss
-from medusa_decoding.training.loss import IGNORED, OUTSIDE, chunks_of, medusa_loss
+from medusa_decoding.training.loss import IGNORED, OUTSIDE, chunks_of, medusa_loss, projections
+from medusa_decoding.training.targets import Labels
 
 HEADS, HIDDEN, VOCABULARY, ROWS = 3, 5, 11, 17
 
@@ -57,7 +58,7 @@ def test_loss_and_gradients_equal_the_naive_ones(
     inputs += [] if heads.projection is None else [heads.projection]
     expected, expected_losses = naive_loss(heads, inputs[0], labels, 0.7)
     expected_gradients = torch.autograd.grad(expected * 3, inputs)
-    found, found_losses = medusa_loss(heads, inputs[0], labels, 0.7)
+    found, found_losses = medusa_loss(heads, inputs[0], labels, 0.7, targets=Labels(labels))
     found_gradients = torch.autograd.grad(found * 3, inputs)
     torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
     torch.testing.assert_close(found_losses, torch.stack(expected_losses).detach(), rtol=1e-12, atol=1e-12)
@@ -71,7 +72,7 @@ def test_untrained_heads_guess_what_the_base_model_does() -> None:
     hidden = torch.randn(4, HIDDEN, dtype=torch.float64)
     assert heads.lm_head is not None
     expected = [functional.cross_entropy(hidden @ heads.lm_head.T, labels[:, head]) for head in range(HEADS)]
-    _, found = medusa_loss(heads, heads.features(hidden), labels, 0.8)
+    _, found = medusa_loss(heads, heads.features(hidden), labels, 0.8, targets=Labels(labels))
     torch.testing.assert_close(found, torch.stack(expected))
 
 
@@ -79,7 +80,7 @@ def test_labels_without_a_draft_id_leave_no_trace() -> None:
     heads = make_heads()
     features = torch.randn(2, HEADS, HIDDEN, dtype=torch.float64, requires_grad=True)
     labels = torch.tensor([[IGNORED, OUTSIDE, 4], [OUTSIDE, IGNORED, IGNORED]])
-    total, losses = medusa_loss(heads, features, labels, 0.5)
+    total, losses = medusa_loss(heads, features, labels, 0.5, targets=Labels(labels))
     (gradient,) = torch.autograd.grad(total, features)
     assert losses[:2].tolist() == [0.0, 0.0]
     assert float(total.detach()) == pytest.approx(float(losses[2]) / 8)
@@ -93,10 +94,39 @@ def test_a_hopeless_guess_has_a_finite_loss_and_a_full_gradient() -> None:
     heads = MedusaHeads(config)
     heads.bind(torch.tensor([[1000.0, 0.0], [0.0, 1000.0]]))
     features = torch.tensor([[[1.0, 0.0]]], requires_grad=True)
-    total, _ = medusa_loss(heads, features, torch.tensor([[1]]), 1.0)
+    labels = torch.tensor([[1]])
+    total, _ = medusa_loss(heads, features, labels, 1.0, targets=Labels(labels))
     (gradient,) = torch.autograd.grad(total, features)
     assert bool(total.isfinite()) and float(total.detach()) > 80
     assert gradient.tolist() == [[[1000.0, -1000.0]]]
+
+
+def test_parts_of_a_batch_add_up_to_the_whole() -> None:
+    heads, labels = make_heads(), make_labels()
+    features = torch.randn(ROWS, HEADS, HIDDEN, dtype=torch.float64)
+    whole, _ = medusa_loss(heads, features, labels, 0.7, targets=Labels(labels))
+    counts = (labels >= 0).sum(0)
+    parts = [
+        medusa_loss(heads, features[rows], labels[rows], 0.7, targets=Labels(labels[rows]), counts=counts)[0]
+        for rows in (slice(0, 4), slice(4, ROWS))
+    ]
+    torch.testing.assert_close(parts[0] + parts[1], whole)
+
+
+def test_products_in_bfloat16_stay_close_and_give_gradients_of_the_heads_own_type() -> None:
+    heads, labels = make_heads("own").float(), make_labels()
+    features = torch.randn(ROWS, HEADS, HIDDEN, requires_grad=True)
+    assert heads.projection is not None
+    inputs = [features, heads.projection]
+    exact, _ = medusa_loss(heads, features, labels, 0.7, targets=Labels(labels))
+    exact_gradients = torch.autograd.grad(exact, inputs)
+    weight = projections(heads, torch.bfloat16)
+    rough, _ = medusa_loss(heads, features, labels, 0.7, targets=Labels(labels), weight=weight)
+    gradients = torch.autograd.grad(rough, inputs)
+    assert rough.dtype == torch.float32 and {one.dtype for one in gradients} == {torch.float32}
+    torch.testing.assert_close(rough, exact, rtol=0.02, atol=0.02)
+    for one, other in zip(gradients, exact_gradients, strict=True):
+        torch.testing.assert_close(one, other, rtol=0.05, atol=0.01)
 
 
 def test_chunks_cover_all_rows_once(monkeypatch: pytest.MonkeyPatch) -> None:

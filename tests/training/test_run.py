@@ -42,6 +42,7 @@ def make_config(model: Path, tmp_path: Path) -> Any:
     defaults = {
         "model": str(model), "data": data, "out": tmp_path / "heads", "num_heads": 3, "draft_vocabulary": 8,
         "epochs": 3, "batch_tokens": 32, "learning_rate": 0.02, "validation_fraction": 0.1,
+        "compute_dtype": "float32",
     }  # fmt: skip
 
     def make(**fields: Any) -> TrainingConfig:
@@ -90,6 +91,13 @@ def test_heads_learn_a_periodic_text(make_config: Any, model: Path) -> None:
         {"draft_vocabulary": None},
         {"validation_fraction": 0},
         {"batch_tokens": 100_000},
+        {"loss": "kl"},
+        {"loss": "kl", "condition": "none"},
+        {"loss": "kl", "projection": "own", "draft_vocabulary": None},
+        {"loss": "kl", "num_layers": 3, "compute_dtype": "bfloat16"},
+        {"num_layers": 2, "compute_dtype": "bfloat16"},
+        {"batch_tokens": 16, "accumulate": 3},
+        {"compute_dtype": "auto"},
     ],
 )
 def test_every_kind_of_heads_learns_and_loads(make_config: Any, fields: dict[str, Any]) -> None:
@@ -106,9 +114,19 @@ class Stopped(Exception):
     """Stands for a kill."""
 
 
-def test_resumed_run_equals_the_uninterrupted_one(make_config: Any, tmp_path: Path) -> None:
-    whole = losses_of(make_config(out=tmp_path / "whole"))
-    config = make_config(checkpoint_seconds=1e-9)
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {},
+        {"loss": "kl", "compute_dtype": "bfloat16", "num_layers": 2},
+        {"accumulate": 2, "batch_tokens": 16, "patience": 3},
+    ],
+)
+def test_resumed_run_equals_the_uninterrupted_one(
+    make_config: Any, tmp_path: Path, fields: dict[str, Any]
+) -> None:
+    whole = losses_of(make_config(out=tmp_path / "whole", **fields))
+    config = make_config(checkpoint_seconds=1e-9, **fields)
     early: list[tuple[int, float]] = []
 
     def stop(step: int, loss: float) -> None:
@@ -125,6 +143,50 @@ def test_resumed_run_equals_the_uninterrupted_one(make_config: Any, tmp_path: Pa
     one, other = (json.loads((out / "training.json").read_text()) for out in (config.out, tmp_path / "whole"))
     assert one["history"] == other["history"] and one["calibration"] == other["calibration"]
     assert not (config.out / CHECKPOINT_FILE).exists()
+
+
+def test_passes_of_a_step_add_up_to_one_large_pass(make_config: Any, tmp_path: Path) -> None:
+    once = losses_of(make_config(out=tmp_path / "once", batch_tokens=60))
+    thrice = losses_of(make_config(out=tmp_path / "thrice", batch_tokens=20, accumulate=3))
+    assert len(once) == len(thrice)
+    assert [loss for _, loss in thrice] == pytest.approx([loss for _, loss in once], rel=1e-4)
+
+
+def test_training_stops_when_the_held_out_loss_does_not_fall_and_keeps_the_best_heads(
+    make_config: Any, tmp_path: Path
+) -> None:
+    """A rate that is far too high: the best epoch is followed by worse ones."""
+    fields = {"epochs": 30, "learning_rate": 3.0, "warmup": 1.0, "patience": 2}
+    config = make_config(**fields, out=tmp_path / "stopped")
+    report = train(config, progress=False)
+    losses = [figures["held_out_loss"] for figures in report.history]
+    assert len(losses) < 30
+    assert report.kept_epoch == losses.index(min(losses)) + 1 == len(losses) - 2
+    assert report.accuracies == report.history[report.kept_epoch - 1]
+    assert f"those of epoch {report.kept_epoch}" in (config.out / "README.md").read_text(encoding="utf-8")
+    # The same run, stopped by a kill at the best epoch's end, has the heads that were kept.
+    other = make_config(**fields, out=tmp_path / "killed")
+    last = report.history[report.kept_epoch - 1]["step"]
+
+    def stop(step: int, loss: float) -> None:
+        if step == last:
+            raise Stopped
+
+    with pytest.raises(Stopped):
+        train(other, progress=False, on_step=stop)
+    saved = load_checkpoint(other.out)
+    assert saved is not None and saved.best is not None
+    kept = from_pretrained(config.out).state_dict()
+    for name, tensor in saved.best.items():
+        assert torch.equal(kept[name], tensor.half().float())
+
+
+def test_kl_is_held_out_too_and_falls(make_config: Any) -> None:
+    report = train(make_config(loss="kl", epochs=20), progress=False)
+    assert report.history[-1]["held_out_loss"] < 0.9 * report.history[0]["held_out_loss"]
+    divergences = report.accuracies["validation_kl"]
+    weighted = sum(0.8**head * one for head, one in enumerate(divergences, 1))
+    assert report.accuracies["held_out_loss"] == pytest.approx(weighted)
 
 
 def test_killed_run_goes_on_from_its_last_checkpoint(make_config: Any, tmp_path: Path) -> None:

@@ -20,18 +20,22 @@ HELPS = {
     "projection": "From a head to the vocabulary: the base model's lm_head (shared) or one for each (own).",
     "condition": "Whether heads see the token decided last (root).",
     "draft_vocabulary": "Let heads guess the N most frequent tokens only.",
+    "loss": "Learn the answers' tokens (ce) or the base model's distribution at each of them (kl).",
     "epochs": "Passes over the data.",
-    "batch_tokens": "Positions per optimiser step.",
+    "batch_tokens": "Positions per forward and backward pass.",
+    "accumulate": "Passes per optimiser step.",
     "learning_rate": "Its highest value.",
     "warmup": "Share of the steps in which the learning rate rises.",
     "weight_decay": "Weight decay.",
     "loss_decay": "Head k's loss weighs this to the power of k.",
     "validation_fraction": "Share of the texts kept for evaluation.",
+    "patience": "Stop after N epochs without a lower held-out loss, and keep the best epoch's heads.",
     "seed": "Seed of the order and of the split.",
     "hidden_cache": "Folder of the base model's hidden states; auto: beside the data.",
     "checkpoint_seconds": "The most that a killed run loses.",
     "device": "auto, cpu, cuda or cuda:N.",
     "dtype": "Of the base model: auto, float64, float32, bfloat16 or float16.",
+    "compute_dtype": "Of the heads' products: auto (bfloat16 where it is faster), float32 or bfloat16.",
 }
 
 

@@ -22,6 +22,7 @@ class Checkpoint:
     The order of the positions is a function of seed and epoch, and nothing else is random, so step, heads and
     optimiser are all that a continued run needs to repeat the uninterrupted one exactly.
     losses: of each step. history: the evaluation after each epoch. seconds: spent on training, over all runs.
+    best: the heads of the epoch with the least held-out loss, where they may be wanted at the end.
     """
 
     step: int
@@ -30,6 +31,7 @@ class Checkpoint:
     losses: list[float] = field(default_factory=list)
     history: list[dict[str, Any]] = field(default_factory=list)
     seconds: float = 0.0
+    best: dict[str, Tensor] | None = None
 
 
 def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:

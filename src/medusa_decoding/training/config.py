@@ -18,12 +18,17 @@ class TrainingConfig(BaseModel):
     model: the base model, as for `load`. data: answers of `distill`, or conversations with assistant turns.
     out: the folder of the heads. num_heads, num_layers, projection, condition: see `HeadsConfig`.
     draft_vocabulary: keep the T most frequent tokens of the answers (None: all of the base model's).
-    epochs: times that every position is seen. batch_tokens: positions per optimiser step.
+    loss: "ce" learns the answers' tokens (cross-entropy), "kl" the base model's distribution at each of them,
+    cut to the draft vocabulary. epochs: times that every position is seen. batch_tokens: positions per pass;
+    accumulate: passes per optimiser step.
     warmup: the share of all steps in which the learning rate rises; it then falls along a cosine to 0.
     loss_decay: λ, head k's loss weighs λᵏ. validation_fraction: the share of texts kept for evaluation.
+    patience: stop after that many epochs whose held-out loss is not below the least so far, and keep the
+    heads of the best epoch (None: all epochs, and the last one's heads).
     hidden_cache: the folder of hidden states ("auto": `hidden` beside `data`).
-    checkpoint_seconds: the most that a killed run loses. device, dtype: of the base model; heads are trained
-    in float32.
+    checkpoint_seconds: the most that a killed run loses. device, dtype: of the base model.
+    compute_dtype: of the heads' products ("auto": bfloat16 where this machine is faster with it); weights,
+    optimiser and evaluation are float32.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
@@ -36,18 +41,22 @@ class TrainingConfig(BaseModel):
     projection: Literal["shared", "own"] = "shared"
     condition: Literal["root", "none"] = "root"
     draft_vocabulary: int | None = Field(None, ge=1)
+    loss: Literal["ce", "kl"] = "ce"
     epochs: int = Field(4, ge=1)
     batch_tokens: int = Field(2048, ge=1)
+    accumulate: int = Field(1, ge=1)
     learning_rate: float = Field(1e-3, gt=0)
     warmup: float = Field(0.05, ge=0, le=1)
     weight_decay: float = Field(0.0, ge=0)
     loss_decay: float = Field(0.8, gt=0, le=1)
     validation_fraction: float = Field(0.05, ge=0, lt=1)
+    patience: int | None = Field(None, ge=1)
     seed: int = Field(0, ge=0)
     hidden_cache: Path | Literal["auto"] = "auto"
     checkpoint_seconds: float = Field(60.0, gt=0)
     device: str = "auto"
     dtype: str = "auto"
+    compute_dtype: Literal["auto", "float32", "bfloat16"] = "auto"
 
     @model_validator(mode="after")
     def _check_agreement(self) -> Self:
@@ -55,6 +64,8 @@ class TrainingConfig(BaseModel):
             raise ValueError(
                 "num_layers 0 needs projection 'own' and condition 'none', or nothing is trained"
             )
+        if self.patience is not None and self.validation_fraction == 0:
+            raise ValueError("patience needs texts to look at: give validation_fraction above 0")
         return self
 
     @property

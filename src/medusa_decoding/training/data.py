@@ -24,11 +24,12 @@ _READ_ANSWERS = 512
 
 @dataclass(frozen=True)
 class Positions:
-    """N places in answers at which heads guess.
+    """The N tokens of answers, answer by answer; each is a root at which heads guess.
 
     hidden: (N, D) hidden states that decided the roots. roots: (N,) target ids of the answers' tokens there.
     labels: (N, K) what head k should guess, k tokens after the root: draft ids, IGNORED after the answer's
-    end, OUTSIDE for tokens that are not in the draft vocabulary. The prompt's tokens are neither.
+    end, OUTSIDE for tokens that are not in the draft vocabulary. The prompt's tokens are neither. So the
+    state k rows on decided what head k should guess, unless that is IGNORED.
     """
 
     hidden: Tensor
@@ -37,6 +38,10 @@ class Positions:
 
     def __len__(self) -> int:
         return len(self.roots)
+
+    def rows_with_labels(self) -> Tensor:
+        """The rows at which there is something to guess: all but each answer's last."""
+        return torch.nonzero(self.labels[:, 0] != IGNORED).flatten()
 
 
 def read_training_answers(path: Path, tokenizer: Tokenizer, context_length: int) -> list[Answer]:
@@ -111,27 +116,26 @@ def build_positions(
     token_map: Tensor | None,
     vocabulary_size: int,
 ) -> Positions:
-    """All positions of the answers that have a token to guess.
+    """All positions of the answers.
 
     Raises UserError where a cached hidden state does not fit its answer.
     """
-    # An answer's last token is nobody's root: nothing follows it.
-    total = sum(len(answer.answer_ids) - 1 for answer in answers)
+    total = sum(len(answer.answer_ids) for answer in answers)
     hidden = torch.empty(total, hidden_size, dtype=torch.float16)
     start = 0
     for first in range(0, len(answers), _READ_ANSWERS):
         part = answers[first : first + _READ_ANSWERS]
         states = cache.read(answer.key for answer in part)
         for answer in part:
-            own = _checked(states[answer.key], answer, hidden_size, cache)[:-1]
+            own = _checked(states[answer.key], answer, hidden_size, cache)
             if own.dtype != hidden.dtype and hidden.dtype == torch.float16:
                 hidden = hidden.float()
             hidden[start : start + len(own)] = own
             start += len(own)
-    roots = torch.tensor([token for answer in answers for token in answer.answer_ids[:-1]], dtype=torch.int64)
+    roots = torch.tensor([token for answer in answers for token in answer.answer_ids], dtype=torch.int64)
     labels = torch.cat(
         [torch.empty(0, num_heads, dtype=torch.int64)]
-        + [following_tokens(answer.answer_ids, num_heads)[:-1] for answer in answers]
+        + [following_tokens(answer.answer_ids, num_heads) for answer in answers]
     )
     return Positions(hidden, roots, as_draft_ids(labels, token_map, vocabulary_size))
 

@@ -33,6 +33,18 @@ class SharedWeights:
         head = model.get_output_embeddings()
         return SharedWeights(head.weight, getattr(head, "bias", None), model.get_input_embeddings().weight)
 
+    def drafted(self, token_map: Tensor | None, device: torch.device, dtype: torch.dtype) -> SharedWeights:
+        """The rows of a draft vocabulary (T,) of lm_head and bias, or all of them, without gradients."""
+
+        def rows(tensor: Tensor) -> Tensor:
+            kept = tensor.detach()
+            if token_map is not None:
+                kept = kept.index_select(0, token_map.to(kept.device))
+            return kept.to(device, dtype)
+
+        bias = None if self.bias is None else rows(self.bias)
+        return SharedWeights(rows(self.lm_head), bias, self.embedding)
+
 
 def fill_cache(base: BaseModel, answers: Sequence[Answer], cache: HiddenCache, *, progress: bool) -> None:
     """Compute the hidden states of those answers that the cache lacks, and write them into it.

@@ -1,4 +1,4 @@
-"""Cross-entropy of heads whose logits never exist all at once.
+"""The loss of heads whose logits never exist all at once.
 
 The base model's projection is large and frozen, so the loss and its gradient with respect to the features are
 computed together, chunk by chunk: forward and backward cost two matrix products and one softmax.
@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from medusa_decoding.heads import MedusaHeads
+from medusa_decoding.training.targets import Targets, log_normaliser
 
 IGNORED = -1
 """Label of a position where there is nothing to guess: the answer has ended."""
@@ -24,30 +25,50 @@ OUTSIDE = -2
 CHUNK_ELEMENTS = 2**21
 
 
-def medusa_loss(heads: MedusaHeads, features: Tensor, labels: Tensor, decay: float) -> tuple[Tensor, Tensor]:
+def medusa_loss(
+    heads: MedusaHeads,
+    features: Tensor,
+    labels: Tensor,
+    decay: float,
+    *,
+    targets: Targets,
+    counts: Tensor | None = None,
+    weight: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
     """Σ λᵏ·L_k over heads k = 1..K (the paper's equation 1), and the L_k themselves.
 
-    features: (n, K, D) of the heads. labels: (n, K) draft ids, IGNORED or OUTSIDE; L_k is the mean
-    cross-entropy over head k's rows with a draft id, 0 if there are none. Returns the loss and the L_k (K,).
+    L_k is the divergence (cross-entropy for `Labels`, KL for `Teacher`) summed over head k's rows with a
+    draft id, divided by `counts[k - 1]`. Rows without one carry no loss: where the base model's token is
+    outside the draft vocabulary, what is left of its distribution says little.
+
+    features: (n, K, D) of the heads. labels: (n, K) draft ids, IGNORED or OUTSIDE. targets: of the n rows.
+    counts: (K,), so that parts of a batch add up to the whole; None: the rows there are.
+    weight: the heads' projection in the type to compute in (`projections`); None: as it is.
+    Returns the loss and the L_k (K,).
     """
-    losses = []
-    for head in range(labels.shape[1]):
-        chosen = labels[:, head] >= 0
-        rows = features[:, head][chosen]
-        weight, bias = projection_of(heads, head)
-        total = ProjectedCrossEntropy.apply(rows, weight, bias, labels[:, head][chosen])
-        losses.append(total / max(1, rows.shape[0]))
-    stacked = torch.stack(losses)
-    decays = decay ** torch.arange(1, len(losses) + 1, dtype=stacked.dtype, device=stacked.device)
-    return stacked @ decays, stacked.detach()
+    there = labels >= 0
+    counts = there.sum(0) if counts is None else counts
+    row_weights = there.to(features.dtype) / counts.to(features.dtype).clamp_min(1e-9)
+    losses = _ProjectedLoss.apply(
+        features, projections(heads) if weight is None else weight, heads.lm_head_bias, targets, row_weights
+    )
+    decays = decay ** torch.arange(1, labels.shape[1] + 1, dtype=losses.dtype, device=losses.device)
+    return losses @ decays, losses.detach()
+
+
+def projections(heads: MedusaHeads, dtype: torch.dtype | None = None) -> Tensor:
+    """(T, D) shared by the heads, or (K, T, D) of their own, as `dtype`."""
+    if heads.projection is not None:
+        return heads.projection if dtype is None else heads.projection.to(dtype)
+    assert heads.lm_head is not None, "bind the heads to their base model first"
+    return heads.lm_head if dtype is None else heads.lm_head.to(dtype)
 
 
 def projection_of(heads: MedusaHeads, head: int) -> tuple[Tensor, Tensor | None]:
     """The (T, D) projection and the (T,) bias of a head, counted from 0."""
     if heads.projection is not None:
         return heads.projection[head], None
-    assert heads.lm_head is not None, "bind the heads to their base model first"
-    return heads.lm_head, heads.lm_head_bias
+    return projections(heads), heads.lm_head_bias
 
 
 def chunks_of(rows: int, vocabulary: int) -> Iterator[slice]:
@@ -56,32 +77,53 @@ def chunks_of(rows: int, vocabulary: int) -> Iterator[slice]:
     return (slice(start, min(start + size, rows)) for start in range(0, rows, size))
 
 
-class ProjectedCrossEntropy(torch.autograd.Function):
-    """Sum over rows of the cross-entropy of `rows @ weight.T + bias` and `labels`."""
+class _ProjectedLoss(torch.autograd.Function):
+    """(K,) weighted sums over rows of how far softmax(`features @ weight.T + bias`) is from the targets."""
 
     @staticmethod
-    def forward(ctx: Any, rows: Tensor, weight: Tensor, bias: Tensor | None, labels: Tensor) -> Tensor:
-        """rows (m, D), weight (T, D), bias (T,) or None, labels (m,) → scalar. The bias gets no gradient."""
-        row_gradient = torch.zeros_like(rows)
-        weight_gradient = torch.zeros_like(weight) if ctx.needs_input_grad[1] else None
-        total = rows.new_zeros(())
-        for chunk in chunks_of(rows.shape[0], weight.shape[0]):
-            part, target = rows[chunk], labels[chunk, None]
-            probabilities = functional.linear(part, weight, bias).softmax(-1)
-            # Below the smallest float the loss is cut at 87; the gradient is exact all the same.
-            chosen = probabilities.gather(1, target).clamp_min(torch.finfo(rows.dtype).tiny)
-            total -= chosen.log().sum()
-            # The gradient of the logits is the probabilities, less one at the label.
-            probabilities.scatter_add_(1, target, -torch.ones_like(chosen))
-            torch.mm(probabilities, weight, out=row_gradient[chunk])
-            if weight_gradient is not None:
-                weight_gradient.addmm_(probabilities.t(), part)
-        ctx.save_for_backward(row_gradient, weight_gradient)
-        return total
+    def forward(
+        ctx: Any, features: Tensor, weight: Tensor, bias: Tensor | None, targets: Targets, row_weights: Tensor
+    ) -> Tensor:
+        """features (n, K, D), weight (T, D) or (K, T, D), bias (T,) or None, row_weights (n, K) → (K,)."""
+        feature_gradient = torch.zeros_like(features) if ctx.needs_input_grad[0] else None
+        # Sums of many chunks: never in bfloat16.
+        weight_gradient = torch.zeros_like(weight, dtype=features.dtype) if ctx.needs_input_grad[1] else None
+        bias = None if bias is None else bias.to(weight.dtype)
+        losses = torch.zeros_like(row_weights[0])
+        for spans in chunks_of(features.shape[0] // targets.span, weight.shape[-2] * targets.span):
+            targets.look_at(spans)
+            rows = slice(spans.start * targets.span, spans.stop * targets.span)
+            for head in range(features.shape[1]):
+                own = weight[head] if weight.dim() == 3 else weight
+                part, weights = features[rows, head].to(weight.dtype), row_weights[rows, head]
+                divergence, difference = _divergence(functional.linear(part, own, bias), targets, head)
+                losses[head] += divergence.to(features.dtype) @ weights
+                if feature_gradient is weight_gradient is None:
+                    continue
+                targets.subtract_from(difference, head)
+                if feature_gradient is not None:
+                    feature_gradient[rows, head] = torch.mm(difference, own) * weights[:, None]
+                if weight_gradient is not None:
+                    weighted = (part * weights[:, None]).to(weight.dtype)
+                    weight_gradient[head] += torch.mm(difference.t(), weighted)
+        ctx.save_for_backward(feature_gradient, weight_gradient)
+        ctx.weight_type = weight.dtype
+        return losses
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         """Scale the gradients that forward computed."""
-        row_gradient, weight_gradient = ctx.saved_tensors
-        scale = gradients[0]
-        return row_gradient * scale, None if weight_gradient is None else weight_gradient * scale, None, None
+        of_features, of_weight = ctx.saved_tensors
+        scale = gradients[0][:, None]
+        if of_features is not None:
+            of_features = of_features * scale
+        if of_weight is not None:
+            of_weight = (of_weight * scale[:, None]).to(ctx.weight_type)
+        return of_features, of_weight, None, None, None
+
+
+def _divergence(logits: Tensor, targets: Targets, head: int) -> tuple[Tensor, Tensor]:
+    """(r,) the divergence of softmax(`logits`) from a head's targets, and that softmax (r, T)."""
+    probabilities = logits.softmax(-1)
+    surprise = log_normaliser(logits, probabilities, targets.likely(head)) - targets.expected(logits, head)
+    return surprise - targets.entropy(head), probabilities

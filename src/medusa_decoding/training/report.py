@@ -23,7 +23,8 @@ class TrainingReport:
 
     recipe: the settings that decide the heads. data: path, checksum, numbers of texts and positions, coverage
     of the draft vocabulary, and how often the base model itself agrees with the answers. history: loss and
-    held-out figures after each epoch. calibration: per head. finished: false while the run goes on.
+    held-out figures after each epoch; kept_epoch: the one whose heads these are (None: the last).
+    calibration: per head. compute_dtype: of the heads' products. finished: false while the run goes on.
     """
 
     recipe: dict[str, Any]
@@ -36,12 +37,14 @@ class TrainingReport:
     steps: int = 0
     seconds: float = 0.0
     positions_per_second: float = 0.0
+    kept_epoch: int | None = None
+    compute_dtype: str = "float32"
     finished: bool = False
 
     @property
     def accuracies(self) -> dict[str, Any]:
-        """The held-out figures after the last epoch; empty without validation texts."""
-        return self.history[-1] if self.history else {}
+        """The figures after the epoch whose heads these are; empty before the first epoch's end."""
+        return self.history[(self.kept_epoch or 0) - 1] if self.history else {}
 
 
 def save_report(folder: Path, report: TrainingReport) -> None:
@@ -135,9 +138,10 @@ def model_card(report: TrainingReport) -> str:
         "",
         *_figures(report),
         "## Run",
+        *([f"The heads are those of epoch {report.kept_epoch}."] if report.kept_epoch else []),
         f"{report.steps} steps in {report.seconds / 60:.1f} minutes ({report.positions_per_second:.0f}"
         f" positions a second) on {report.machine['gpu'] or report.machine['processor']},"
-        f" {report.machine['threads']} thread(s);"
+        f" {report.machine['threads']} thread(s), products in {report.compute_dtype};"
         f" {', '.join(f'{name} {version}' for name, version in report.versions.items())}.",
     ]
     return "\n".join(lines) + "\n"

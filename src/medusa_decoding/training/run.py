@@ -22,6 +22,8 @@ from medusa_decoding.training.config import TrainingConfig
 from medusa_decoding.training.data import Positions
 from medusa_decoding.training.evaluation import calibrate
 from medusa_decoding.training.hidden import SharedWeights, fill_cache
+from medusa_decoding.training.objective import Objective
+from medusa_decoding.training.precision import compute_dtype
 from medusa_decoding.training.report import TrainingReport
 from medusa_decoding.training.trainer import Trainer
 
@@ -54,9 +56,12 @@ def train(config: TrainingConfig, *, progress: bool = True, on_step: OnStep | No
     record = before or _new_record(config, base, heads, (training, validation), (parts[0], parts[1]))
     agreement = _agreement(shared, parts[0])
     record.data["base_agreement"] = agreement
+    # A resumed run computes as it began, whatever this machine measures now.
+    record.compute_dtype = record.compute_dtype if before else _compute_dtype(config, heads)
     report.save_report(config.out, record)
+    objective = Objective(config, heads, shared, getattr(torch, record.compute_dtype))
     del base, shared
-    trainer = Trainer(config, heads, parts[0], parts[1])
+    trainer = Trainer(config, heads, objective, parts[0], parts[1])
     with JobProgress("training", trainer.steps, done=trainer.step, enabled=progress) as bar:
         if agreement < _LEAST_AGREEMENT:
             bar.say(f"warning: the base model agrees with {agreement:.0%} of the answers: are they its own?")
@@ -145,14 +150,19 @@ def _new_record(
         "path": config.data.name,
         "sha256": report.checksum(config.data),
         "texts": len(answers[0]),
-        "positions": len(positions[0]),
+        "positions": len(positions[0].rows_with_labels()),
         "coverage": data.coverage(answers[0], token_map),
         "validation_texts": len(answers[1]),
-        "validation_positions": len(positions[1]),
+        "validation_positions": len(positions[1].rows_with_labels()),
         "validation_coverage": data.coverage(answers[1], token_map),
     }
     about = {"model": _public_name(base), "fingerprint": base.fingerprint}
     return TrainingReport(config.recipe(), facts, about, report.machine(), report.versions())
+
+
+def _compute_dtype(config: TrainingConfig, heads: MedusaHeads) -> str:
+    """The name of the type in which this machine computes the heads' products."""
+    return str(compute_dtype(config.compute_dtype, heads.device)).removeprefix("torch.")
 
 
 def _public_name(base: BaseModel) -> str:
@@ -164,7 +174,7 @@ def _public_name(base: BaseModel) -> str:
 @torch.inference_mode()
 def _agreement(shared: SharedWeights, positions: Positions) -> float:
     """How often the likeliest token at a hidden state is the one that the answer has there."""
-    if not len(positions):
+    if not len(positions.rows_with_labels()):
         raise UserError("the answers are too short to train on: one with two tokens is needed at least")
     stride = max(1, len(positions) // _AGREEMENT_POSITIONS)
     hidden = positions.hidden[::stride].to(shared.lm_head.device, shared.lm_head.dtype)
@@ -176,9 +186,9 @@ def _agreement(shared: SharedWeights, positions: Positions) -> float:
 
 def _run(trainer: Trainer, bar: JobProgress, on_step: OnStep | None) -> None:
     try:
-        while trainer.step < trainer.steps:
+        while not trainer.done:
             loss = trainer.advance()
-            bar.advance(1, trainer.batch, f"loss {loss:.3f}")
+            bar.advance(1, trainer.positions_per_step, f"loss {loss:.3f}")
             if trainer.at_epoch_end:
                 bar.say(trainer.summary())
             if on_step is not None:
@@ -194,6 +204,7 @@ def _run(trainer: Trainer, bar: JobProgress, on_step: OnStep | None) -> None:
 def _finish(config: TrainingConfig, trainer: Trainer, record: TrainingReport) -> TrainingReport:
     """Calibrate; write heads, record and card. The checkpoint goes last, so that a kill only repeats this."""
     heads = trainer.heads
+    record.kept_epoch = trainer.keep_best()
     if trainer.last_evaluation is None and len(trainer.validation):
         trainer.evaluate()
     if trainer.last_evaluation is not None:
@@ -202,7 +213,8 @@ def _finish(config: TrainingConfig, trainer: Trainer, record: TrainingReport) ->
         heads.config = heads.config.model_copy(update={"calibration": temperatures})
         record.calibration = [asdict(fit) for fit in fits]
     record.history, record.steps, record.seconds = trainer.history, trainer.step, round(trainer.seconds, 1)
-    record.positions_per_second = round(trainer.step * trainer.batch / max(trainer.seconds, 1e-9), 1)
+    positions = trainer.step * trainer.positions_per_step
+    record.positions_per_second = round(positions / max(trainer.seconds, 1e-9), 1)
     record.finished = True
     save_pretrained(heads, config.out, extra_files={report.CARD_FILE: report.model_card(record)})
     report.save_report(config.out, record)

@@ -9,33 +9,41 @@ from typing import Any
 import torch
 
 from medusa_decoding.heads import MedusaHeads
+from medusa_decoding.training.batches import Order, batch_of
 from medusa_decoding.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from medusa_decoding.training.config import TrainingConfig
 from medusa_decoding.training.data import Positions
-from medusa_decoding.training.evaluation import Evaluation, evaluate, features_at
-from medusa_decoding.training.loss import medusa_loss
+from medusa_decoding.training.evaluation import Evaluation, evaluate
+from medusa_decoding.training.objective import Objective
 
 
 class Trainer:
     """AdamW over shuffled positions, with warm-up and a cosine; continues from the folder's checkpoint.
 
-    A step sees `batch` positions. What an epoch leaves over after its last whole batch is dropped; it differs
-    from epoch to epoch.
+    A step sees `positions_per_step` positions, in one pass or in several whose gradients add up.
     """
 
     def __init__(
-        self, config: TrainingConfig, heads: MedusaHeads, training: Positions, validation: Positions
+        self,
+        config: TrainingConfig,
+        heads: MedusaHeads,
+        objective: Objective,
+        training: Positions,
+        validation: Positions,
     ) -> None:
-        self.config, self.heads, self.training, self.validation = config, heads, training, validation
-        self.batch = min(config.batch_tokens, len(training))
-        self.steps_per_epoch = len(training) // self.batch
+        self.config, self.heads, self.objective = config, heads, objective
+        self.training, self.validation = training, validation
+        self.order = Order(training, config.batch_tokens * config.accumulate, objective.span, config.seed)
+        self.positions_per_step = self.order.positions_per_step
+        self.steps_per_epoch = self.order.steps_per_epoch
         self.steps = self.steps_per_epoch * config.epochs
         self.step = 0
+        self._counts = _expected_counts(training, self.order)
+        self._best: dict[str, torch.Tensor] | None = None
         self.losses: list[float] = []
         self.history: list[dict[str, Any]] = []
         self.last_evaluation: Evaluation | None = None
         self.optimiser = _optimiser(config, heads)
-        self._order: tuple[int, torch.Tensor] | None = None
         self._seconds_before = 0.0
         self._resume()
         self._started = self._saved = time.monotonic()
@@ -53,25 +61,35 @@ class Trainer:
 
     def advance(self) -> float:
         """One optimiser step, and where they are due an evaluation and a checkpoint; returns the loss."""
-        rows = self._rows()
         rate = self.learning_rate(self.step)
         for group in self.optimiser.param_groups:
             group["lr"] = rate
-        features = features_at(self.heads, self.training, rows)
-        labels = self.training.labels[rows].to(self.heads.device)
-        loss, per_head = medusa_loss(self.heads, features, labels, self.config.loss_decay)
-        self.optimiser.zero_grad(set_to_none=True)
-        loss.backward()
+        per_head = self._gradients()
         self.optimiser.step()
         self.step += 1
-        self.losses.append(float(loss.detach()))
+        self.losses.append(self.objective.weighted(per_head))
         self._log({"loss": self.losses[-1], "learning_rate": rate}, "training")
-        self._log({f"head{head}": value for head, value in enumerate(per_head.tolist(), 1)}, "training_loss")
+        self._log({f"head{head}": value for head, value in enumerate(per_head, 1)}, "training_loss")
         if self.at_epoch_end:
             self._end_epoch()
         if time.monotonic() - self._saved >= self.config.checkpoint_seconds or self.at_epoch_end:
             self.checkpoint()
         return self.losses[-1]
+
+    @property
+    def done(self) -> bool:
+        """Whether all steps are taken, or the held-out loss has not fallen for too long."""
+        patience, best = self.config.patience, self._best_epoch()
+        waited = len(self.history) - best if best else 0
+        return self.step >= self.steps or (patience is not None and waited >= patience)
+
+    def keep_best(self) -> int | None:
+        """With a patience, go back to the best epoch's heads; returns that epoch, or None."""
+        if self._best is None:
+            return None
+        _load(self.heads, self._best)
+        self.last_evaluation = None
+        return self._best_epoch()
 
     def learning_rate(self, step: int) -> float:
         """Rises linearly over the warm-up, then falls along a cosine to 0 at the last step."""
@@ -88,9 +106,15 @@ class Trainer:
 
     def checkpoint(self) -> None:
         """Write all that a later run needs to go on."""
-        parameters = {name: parameter.detach() for name, parameter in self.heads.named_parameters()}
-        state = self.optimiser.state_dict()
-        saved = Checkpoint(self.step, parameters, state, self.losses, self.history, self.seconds)
+        saved = Checkpoint(
+            step=self.step,
+            heads={name: parameter.detach() for name, parameter in self.heads.named_parameters()},
+            optimiser=self.optimiser.state_dict(),
+            losses=self.losses,
+            history=self.history,
+            seconds=self.seconds,
+            best=self._best,
+        )
         save_checkpoint(self.config.out, saved)
         self._saved = time.monotonic()
 
@@ -108,13 +132,23 @@ class Trainer:
         shares = " ".join(f"{share:.3f}" for share in figures["top1"])
         return f"{line} · held-out top-1 {shares} · {figures['tokens_per_step']:.2f} tokens per step"
 
-    def _rows(self) -> torch.Tensor:
-        """This step's positions: a slice of the epoch's order, a function of seed and epoch alone."""
-        epoch, place = divmod(self.step, self.steps_per_epoch)
-        if self._order is None or self._order[0] != epoch:
-            generator = torch.Generator().manual_seed(self.config.seed * 1_000_003 + epoch)
-            self._order = epoch, torch.randperm(len(self.training), generator=generator)
-        return self._order[1][place * self.batch : (place + 1) * self.batch]
+    def _gradients(self) -> list[float]:
+        """Put this step's gradient into the parameters; returns the K losses."""
+        self.optimiser.zero_grad(set_to_none=True)
+        losses = torch.zeros(len(self._counts), dtype=torch.float64)
+        spans = max(1, self.config.batch_tokens // self.order.span)
+        for starts in self.order.starts(self.step).split(spans):
+            batch = batch_of(self.training, starts, self.order.span)
+            loss, per_head = self.objective.loss(batch, self._counts)
+            loss.backward()
+            losses += per_head.double().cpu()
+        values: list[float] = losses.tolist()
+        return values
+
+    def _best_epoch(self) -> int | None:
+        """The first epoch, from 1, with the least held-out loss."""
+        losses = [figures.get("held_out_loss", math.inf) for figures in self.history]
+        return losses.index(min(losses)) + 1 if losses and min(losses) < math.inf else None
 
     def _end_epoch(self) -> None:
         recent = self.losses[-self.steps_per_epoch :]
@@ -124,26 +158,49 @@ class Trainer:
             "loss": sum(recent) / len(recent),
         }
         if len(self.validation):
-            figures.update(self.evaluate().as_dict())
+            evaluation = self.evaluate()
+            figures.update(evaluation.as_dict())
+            losses = evaluation.losses
+            if self.config.loss == "kl":
+                losses = figures["validation_kl"] = self.objective.mean_losses(self.validation)
+            figures["held_out_loss"] = self.objective.weighted(losses)
             for name in ("top1", "top5"):
                 self._log({f"head{h}": share for h, share in enumerate(figures[name], 1)}, name)
         self.history.append(figures)
+        if self.config.patience is not None and self._best_epoch() == len(self.history):
+            self._best = {name: one.detach().clone() for name, one in self.heads.named_parameters()}
 
     def _resume(self) -> None:
         saved = load_checkpoint(self.config.out)
         if saved is None:
             return
         self.step, self.losses, self.history = saved.step, saved.losses, saved.history
-        self._seconds_before = saved.seconds
-        with torch.no_grad():
-            for name, parameter in self.heads.named_parameters():
-                parameter.copy_(saved.heads[name])
+        self._seconds_before, self._best = saved.seconds, saved.best
+        _load(self.heads, saved.heads)
         self.optimiser.load_state_dict(saved.optimiser)
 
     def _log(self, values: dict[str, float], group: str) -> None:
         if self._board is not None:
             for name, value in values.items():
                 self._board.add_scalar(f"{group}/{name}", value, self.step)
+
+
+def _load(heads: MedusaHeads, state: dict[str, torch.Tensor]) -> None:
+    with torch.no_grad():
+        for name, parameter in heads.named_parameters():
+            parameter.copy_(state[name])
+
+
+def _expected_counts(training: Positions, order: Order) -> torch.Tensor:
+    """(K,) labels of each head that a step sees on average.
+
+    Dividing each step's sum by this gives every label of a head the same weight in all steps. Divided by the
+    step's own count, a label that is nearly alone in its step (the last heads', in short answers) would weigh
+    many times as much as others.
+    """
+    rows = len(training) if order.span > 1 else len(training.rows_with_labels())
+    counts = (training.labels >= 0).sum(0).double() * order.positions_per_step / rows
+    return torch.where(counts > 0, counts, 1.0)
 
 
 def _optimiser(config: TrainingConfig, heads: MedusaHeads) -> torch.optim.AdamW:
@@ -154,7 +211,8 @@ def _optimiser(config: TrainingConfig, heads: MedusaHeads) -> torch.optim.AdamW:
         {"params": weights, "weight_decay": config.weight_decay},
         {"params": biases, "weight_decay": 0.0},
     ]
-    return torch.optim.AdamW([group for group in groups if group["params"]], lr=config.learning_rate)
+    groups = [group for group in groups if group["params"]]
+    return torch.optim.AdamW(groups, lr=config.learning_rate, fused=True)
 
 
 def _tensorboard(config: TrainingConfig, step: int) -> Any:
