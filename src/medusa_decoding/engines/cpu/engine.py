@@ -49,8 +49,9 @@ class CpuVerified:
 class CpuEngine:
     """A base model on the CPU, in C++.
 
-    arrays: what `pack_model` made. threads: by default as many as there are cores. isa: "auto", "amx", "avx512",
-    "avx2" or "portable", which give the same bits. Raises ValueError where arrays and shape do not fit.
+    arrays: what `pack_model` made. threads: by default as many as there are cores. isa: "auto", or "amx",
+    "avx512", "avx2" or "portable" where the processor has it; all give the same bits. Raises ValueError where
+    arrays and shape do not fit.
     """
 
     def __init__(
