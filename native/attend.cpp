@@ -82,8 +82,14 @@ void Model::add_committed(int layer, int kv, int row, AttentionWork& work) const
     const size_t keys = page_offset(cache_.shape(), layer, 0, kv), values = page_offset(cache_.shape(), layer, 1, kv);
     for (int64_t p = first_seen(row); p < state.committed;) {
         const int from = int(p % kPage), count = int(std::min<int64_t>(kPage - from, state.committed - p));
-        const float* page = state.sequence->pages[p / kPage].get() + size_t(from) * shape_.head_dim;
-        work.add(page + keys, page + values, count, shape_.head_dim);
+        Page& page = *state.sequence->pages[p / kPage];
+        const size_t start = size_t(from) * shape_.head_dim;
+        if (cache_.shape().half) {
+            work.keys.push_back({nullptr, count, shape_.head_dim, page.halves() + keys + start});
+            work.values.push_back({nullptr, count, shape_.head_dim, page.halves() + values + start});
+        } else {
+            work.add(page.floats() + keys + start, page.floats() + values + start, count, shape_.head_dim);
+        }
         p += count;
     }
 }
@@ -125,6 +131,8 @@ Attention AttentionWork::prepare(int head_dim, int skip, int positions) {
     if (const size_t size = size_t(a.count + 1) * a.stride; scores.size() < size) scores.resize(size + size / 2);
     packed.resize(size_t(a.count + 1) * head_dim);
     factors.resize(a.count);
+    widened.resize(size_t(kPage) * head_dim);
+    a.widened = widened.data();
     a.scores = scores.data();
     a.packed = packed.data();
     a.factors = factors.data();

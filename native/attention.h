@@ -25,12 +25,14 @@ namespace {
 
 constexpr int kAhead = 12;  // keys or values to fetch ahead
 
-// Fetches the key or value kAhead places behind place i of a run, be it on the next run.
+// Fetches what is needed after place i of a run: the key or value kAhead places behind it, be it on the next run; where
+// they are kept as fp16, the same place of the next run, since this one has been widened by now.
 template <class L>
-void fetch_ahead(const Run& run, const float* next, int i, int channels) {
+void fetch_ahead(const Run& run, const Run& next, int i, int from, int channels) {
+    if (next.halves) return L::prefetch(reinterpret_cast<const float*>(next.halves + size_t(i) * next.stride + from));
     const int at = i + kAhead;
-    const float* target = at < run.count ? run.first + size_t(at) * run.stride : next + size_t(at - run.count) * run.stride;
-    for (int d = 0; d < channels; d += 16) L::prefetch(target + d);
+    const float* target = at < run.count ? run.first + size_t(at) * run.stride : next.first + size_t(at - run.count) * next.stride;
+    for (int d = 0; d < channels; d += 16) L::prefetch(target + from + d);
 }
 
 // Products with keys, eight channels in a register: each is a sum by lanes d mod 8.
@@ -44,20 +46,20 @@ struct Scores {
 
     // scores (count, stride) = products of `count` queries, one behind the other, with the keys of a run. Up to three
     // slots behind them are written too.
-    static void tile(const float* queries, int count, int head_dim, const Run& keys, const float* next, float scale,
+    static void tile(const float* queries, int count, int head_dim, const Run& keys, const Run* next, float scale,
                      float* scores, int stride) {
         const auto run = count == 1 ? tile_of<1> : count == 2 ? tile_of<2> : tile_of<3>;
         run(queries, head_dim, keys, next, scale, scores, stride);
     }
 
     template <int QUERIES>
-    static void tile_of(const float* queries, int head_dim, const Run& keys, const float* next, float scale, float* scores,
+    static void tile_of(const float* queries, int head_dim, const Run& keys, const Run* next, float scale, float* scores,
                         int stride) {
         for (int i = 0; i < keys.count; i += 4) {
             const float* k[4];
             for (int j = 0; j < 4; ++j) {
                 k[j] = keys.first + size_t(std::min(i + j, keys.count - 1)) * keys.stride;
-                if (next) fetch_ahead<L>(keys, next, i + j, head_dim);
+                if (next) fetch_ahead<L>(keys, *next, i + j, 0, head_dim);
             }
             four<QUERIES>(queries, k, scale, head_dim, scores + i, stride);
         }
@@ -93,7 +95,7 @@ struct Scores {
 
 // All queries with one run, in even tiles; `fetch`: whether to fetch the keys, and then those of `next`.
 template <class S>
-void score_run(const float* packed, int count, int head_dim, const Run& keys, const float* next, float scale, float* scores,
+void score_run(const float* packed, int count, int head_dim, const Run& keys, const Run* next, float scale, float* scores,
                int stride) {
     const int units = (count + S::kStep - 1) / S::kStep, most = S::kTogether / S::kStep, tiles = (units + most - 1) / most;
     for (int tile = 0; tile < tiles; ++tile) {
@@ -124,7 +126,7 @@ float exponentials(float* scores, int count) {
 
 // out (WIDTH registers of channels from `channel` on) += over the run's positions, in order, weight * value.
 template <class L, int QUERIES, int WIDTH>
-void add_values(const Query* queries, const float* weights, int stride, const Run& values, const float* next, int channel) {
+void add_values(const Query* queries, const float* weights, int stride, const Run& values, const Run* next, int channel) {
     typename L::V sum[QUERIES][WIDTH];
     MEDUSA_UNROLL
     for (int j = 0; j < QUERIES; ++j)
@@ -132,7 +134,7 @@ void add_values(const Query* queries, const float* weights, int stride, const Ru
         for (int i = 0; i < WIDTH; ++i) sum[j][i] = L::load(queries[j].out + channel + L::kLanes * i);
     const float* value = values.first + channel;
     for (int p = 0; p < values.count; ++p, value += values.stride) {
-        if (next) fetch_ahead<L>({values.first + channel, values.count, values.stride}, next + channel, p, WIDTH * L::kLanes);
+        if (next) fetch_ahead<L>(values, *next, p, channel, WIDTH * L::kLanes);
         typename L::V w[QUERIES];
         MEDUSA_UNROLL
         for (int j = 0; j < QUERIES; ++j) w[j] = L::set(weights[size_t(j) * stride + p]);
@@ -151,7 +153,7 @@ void add_values(const Query* queries, const float* weights, int stride, const Ru
 
 // Channels [channel, head_dim) of up to QUERIES queries; returns the first channel that is left over.
 template <class L, int QUERIES, int WIDTH>
-int add_channels(const Query* queries, int count, const float* weights, int stride, const Run& values, const float* next,
+int add_channels(const Query* queries, int count, const float* weights, int stride, const Run& values, const Run* next,
                  int channel, int head_dim) {
     if constexpr (QUERIES > 1)
         if (count < QUERIES)
@@ -165,11 +167,12 @@ int add_channels(const Query* queries, int count, const float* weights, int stri
 // have nothing to do with each other.
 template <class L, class W, int QUERIES>
 void add_run(const Query* queries, int count, int head_dim, const float* weights, int stride, const Run& values,
-             const float* next) {
+             const Run* next) {
     const int tiles = (count + QUERIES - 1) / QUERIES;
     for (int tile = 0; tile < tiles; ++tile) {
         const int from = count * tile / tiles, size = count * (tile + 1) / tiles - from;
-        const float *w = weights + size_t(from) * stride, *ahead = tile ? nullptr : next;
+        const float* w = weights + size_t(from) * stride;
+        const Run* ahead = tile ? nullptr : next;
         int channel = add_channels<W, QUERIES, 4>(queries + from, size, w, stride, values, ahead, 0, head_dim);
         channel = add_channels<W, QUERIES, 1>(queries + from, size, w, stride, values, ahead, channel, head_dim);
         if constexpr (W::kLanes > L::kLanes) add_channels<L, QUERIES, 1>(queries + from, size, w, stride, values, ahead, channel, head_dim);
@@ -185,7 +188,22 @@ void each_row(const Attention& a, F f) {
     }
 }
 
-inline const float* next_of(const Run* runs, int count, int i) { return runs[i + 1 < count ? i + 1 : i].first; }
+// The run after run i, to be fetched while this one is computed. Where there is none of the same kind, floats fetch ahead
+// in their own run, and halves nothing.
+inline const Run* next_of(const Run* runs, int count, int i) {
+    if (i + 1 < count && !runs[i].halves == !runs[i + 1].halves) return &runs[i + 1];
+    return runs[i].halves ? nullptr : &runs[i];
+}
+
+// A run as floats: those kept as fp16 are widened once for all queries.
+template <class L, class W>
+Run widened(const Run& run, int head_dim, float* to) {
+    if (!run.halves) return run;
+    int i = 0;
+    for (; i + W::kLanes <= run.count * head_dim; i += W::kLanes) W::store(to + i, W::load_half(run.halves + i));
+    for (; i < run.count * head_dim; i += L::kLanes) L::store(to + i, L::load_half(run.halves + i));
+    return {to, run.count, head_dim};
+}
 
 // S: how scores of many queries are made; those with a row's own keys, which are few, come from Scores<L>.
 template <class L, class S, class W, int QUERIES>
@@ -195,7 +213,8 @@ void attend(const Attention& a) {
     for (int j = 0; j < a.count; ++j) std::fill_n(a.scores + size_t(j) * stride, a.skip, -INFINITY);
     int shared = a.skip;
     for (int i = 0; i < a.runs; shared += a.keys[i++].count)
-        score_run<S>(a.packed, a.count, dim, a.keys[i], next_of(a.keys, a.runs, i), a.scale, a.scores + shared, stride);
+        score_run<S>(a.packed, a.count, dim, widened<L, W>(a.keys[i], dim, a.widened), next_of(a.keys, a.runs, i), a.scale,
+                     a.scores + shared, stride);
     each_row(a, [&](int first, int count) {
         const Query& query = a.queries[first];
         float* scores = a.scores + size_t(first) * stride;
@@ -208,7 +227,8 @@ void attend(const Attention& a) {
     for (int j = 0; j < a.count; ++j) std::fill_n(a.queries[j].out, dim, 0.0f);
     int place = a.skip;
     for (int i = 0; i < a.runs; place += a.values[i++].count)
-        add_run<L, W, QUERIES>(a.queries, a.count, dim, a.scores + place, stride, a.values[i], next_of(a.values, a.runs, i));
+        add_run<L, W, QUERIES>(a.queries, a.count, dim, a.scores + place, stride, widened<L, W>(a.values[i], dim, a.widened),
+                               next_of(a.values, a.runs, i));
     each_row(a, [&](int first, int count) {
         const Query& query = a.queries[first];
         const float* weights = a.scores + size_t(first) * stride + shared;

@@ -101,7 +101,7 @@ NB_MODULE(_native, m) {
             [](Model* self, std::vector<int> sizes, int64_t context, int64_t window, float epsilon, float amplitude,
                std::vector<float> inverse_frequencies, std::vector<std::vector<Address>> linears,
                std::vector<std::vector<uintptr_t>> norms, Address head, Address embedding, uintptr_t norm, int threads,
-               const std::string& isa) {
+               const std::string& isa, bool half_cache) {
                 const Kernels* kernels = find_kernels(isa.c_str());
                 if (!kernels) throw std::invalid_argument("this processor has no " + isa);
                 Shape shape{sizes.at(0), sizes.at(1), sizes.at(2), sizes.at(3), sizes.at(4), sizes.at(5), sizes.at(6),
@@ -117,10 +117,11 @@ NB_MODULE(_native, m) {
                 weights.norm = floats(norm);
                 weights.head = linear_of(head);
                 weights.embedding = linear_of(embedding);
-                new (self) Model(std::move(shape), std::move(weights), *kernels, std::make_shared<Threads>(threads));
+                new (self) Model(std::move(shape), std::move(weights), *kernels, std::make_shared<Threads>(threads), half_cache);
             },
             "sizes"_a, "context"_a, "window"_a, "epsilon"_a, "amplitude"_a, "inverse_frequencies"_a, "linears"_a,
-            "norms"_a, "head"_a, "embedding"_a, "norm"_a, "threads"_a, "isa"_a)
+            "norms"_a, "head"_a, "embedding"_a, "norm"_a, "threads"_a, "isa"_a,
+            "half_cache"_a = false)
         .def("open", [](Model& self) { return self.cache().open(); })
         .def("fork", [](Model& self, int64_t handle, int64_t length) { return self.cache().fork(handle, length); })
         .def("close", [](Model& self, int64_t handle) { self.cache().close(handle); })

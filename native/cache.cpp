@@ -9,27 +9,43 @@
 
 #if defined(__linux__)
 #include <sys/mman.h>
+#elif defined(_WIN32)
+#include <malloc.h>
 #endif
 
 namespace medusa {
 namespace {
 
 // Keys and values are read from end to end at each step: with huge pages of the system's where it has them.
-constexpr size_t kHuge = size_t{1} << 21;
+constexpr size_t kHuge = size_t{1} << 21, kLine = 64;
 
 }  // namespace
 
-std::shared_ptr<float[]> Cache::new_page() const {
-    const size_t bytes = shape_.page_floats() * sizeof(float);
-#if defined(__linux__)
-    if (bytes >= kHuge) {
-        float* memory = static_cast<float*>(std::aligned_alloc(kHuge, (bytes + kHuge - 1) / kHuge * kHuge));
-        if (!memory) throw std::bad_alloc();
-        madvise(memory, (bytes + kHuge - 1) / kHuge * kHuge, MADV_HUGEPAGE);
-        return std::shared_ptr<float[]>(memory, [](float* p) { std::free(p); });
-    }
+Page::Page(size_t bytes) {
+    const size_t unit = bytes >= kHuge ? kHuge : kLine, size = (bytes + unit - 1) / unit * unit;
+#if defined(_WIN32)
+    memory_ = _aligned_malloc(size, unit);
+#else
+    memory_ = std::aligned_alloc(unit, size);
 #endif
-    return std::shared_ptr<float[]>(new float[bytes / sizeof(float)]);
+    if (!memory_) throw std::bad_alloc();
+#if defined(__linux__)
+    if (bytes >= kHuge) madvise(memory_, size, MADV_HUGEPAGE);
+#endif
+}
+
+Page::~Page() {
+#if defined(_WIN32)
+    _aligned_free(memory_);
+#else
+    std::free(memory_);
+#endif
+}
+
+std::shared_ptr<Page> Cache::copy_of(Page& page) const {
+    auto copy = new_page();
+    std::memcpy(copy->floats(), page.floats(), shape_.page_bytes());
+    return copy;
 }
 
 int64_t Cache::open() {
@@ -43,11 +59,7 @@ int64_t Cache::fork(int64_t handle, int64_t length) {
     Sequence copy;
     copy.length = length;
     copy.pages.assign(from.pages.begin(), from.pages.begin() + (length + kPage - 1) / kPage);
-    if (length % kPage) {
-        auto page = new_page();
-        std::memcpy(page.get(), copy.pages.back().get(), shape_.page_floats() * sizeof(float));
-        copy.pages.back() = std::move(page);
-    }
+    if (length % kPage) copy.pages.back() = copy_of(*copy.pages.back());
     sequences_.emplace(++last_, std::move(copy));
     return last_;
 }
@@ -71,22 +83,19 @@ Sequence& Cache::at(int64_t handle) {
 }
 
 void Cache::reserve(Sequence& sequence, int64_t length) {
-    std::vector<std::shared_ptr<float[]>> pages = sequence.pages;
+    std::vector<std::shared_ptr<Page>> pages = sequence.pages;
     // A page that a fork shares is copied before it is written on.
-    if (const size_t last = sequence.length / kPage; last < pages.size() && pages[last].use_count() > 2) {
-        auto page = new_page();
-        std::memcpy(page.get(), pages[last].get(), shape_.page_floats() * sizeof(float));
-        pages[last] = std::move(page);
-    }
+    if (const size_t last = sequence.length / kPage; last < pages.size() && pages[last].use_count() > 2)
+        pages[last] = copy_of(*pages[last]);
     while (int64_t(pages.size()) * kPage < length) pages.push_back(new_page());
     sequence.pages = std::move(pages);
 }
 
 size_t Cache::bytes() const {
-    std::unordered_set<const float*> distinct;
+    std::unordered_set<const Page*> distinct;
     for (const auto& entry : sequences_)
         for (const auto& page : entry.second.pages) distinct.insert(page.get());
-    return distinct.size() * shape_.page_floats() * sizeof(float);
+    return distinct.size() * shape_.page_bytes();
 }
 
 }  // namespace medusa

@@ -10,10 +10,26 @@ namespace medusa {
 
 constexpr int kPage = 64;  // positions per page
 
-// The sizes that keys and values depend on.
+// The sizes that keys and values depend on. half: kept as fp16, in half the memory.
 struct CacheShape {
     int layers, kv_heads, head_dim;
-    size_t page_floats() const { return size_t(layers) * 2 * kv_heads * kPage * head_dim; }
+    bool half = false;
+    size_t page_numbers() const { return size_t(layers) * 2 * kv_heads * kPage * head_dim; }
+    size_t page_bytes() const { return page_numbers() * (half ? sizeof(uint16_t) : sizeof(float)); }
+};
+
+// Keys and values of kPage positions.
+class Page {
+public:
+    // Throws std::bad_alloc.
+    explicit Page(size_t bytes);
+    Page(const Page&) = delete;
+    ~Page();
+    float* floats() { return static_cast<float*>(memory_); }
+    uint16_t* halves() { return static_cast<uint16_t*>(memory_); }
+
+private:
+    void* memory_;
 };
 
 // The keys (kind 0) or values (kind 1) of one layer and head on a page: (kPage, head_dim).
@@ -22,7 +38,7 @@ inline size_t page_offset(const CacheShape& shape, int layer, int kind, int head
 }
 
 struct Sequence {
-    std::vector<std::shared_ptr<float[]>> pages;
+    std::vector<std::shared_ptr<Page>> pages;
     int64_t length = 0;
 };
 
@@ -44,7 +60,8 @@ public:
     size_t bytes() const;
 
 private:
-    std::shared_ptr<float[]> new_page() const;
+    std::shared_ptr<Page> new_page() const { return std::make_shared<Page>(shape_.page_bytes()); }
+    std::shared_ptr<Page> copy_of(Page& page) const;
 
     CacheShape shape_;
     int64_t last_ = 0;

@@ -21,12 +21,13 @@ bool has_avx2() {
     int leaf1[4], leaf7[4];
     __cpuid(leaf1, 1);
     __cpuidex(leaf7, 7, 0);
-    const bool fma = leaf1[2] & (1 << 12), saved = leaf1[2] & (1 << 27), avx2 = leaf7[1] & (1 << 5);
+    const bool fma = leaf1[2] & (1 << 12) && leaf1[2] & (1 << 29), saved = leaf1[2] & (1 << 27), avx2 = leaf7[1] & (1 << 5);
     return fma && saved && avx2 && (_xgetbv(0) & 6) == 6;
 }
 bool has_avx512() { return false; }
 #else
-bool has_avx2() { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"); }
+bool has_avx2() { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
+                          __builtin_cpu_supports("f16c"); }
 bool has_avx512() {
     return has_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
            __builtin_cpu_supports("avx512vnni");

@@ -39,10 +39,12 @@ struct Activations {
 };
 
 // Where keys (or values) of one head lie: runs of `count` vectors, `stride` floats apart, in the order of positions.
+// Those that are kept as fp16 lie one behind the other at `halves`, and `first` is null.
 struct Run {
     const float* first;
     int count;
     int stride;
+    const uint16_t* halves = nullptr;
 };
 
 // A query and what its row alone sees, behind what all rows see. Queries of a row stand together, `in` one behind the
@@ -64,8 +66,9 @@ struct Attention {
     const Query* queries;
     int count;
     int skip;  // slots before the first position, where a window cuts the keys inside a group of eight
-    // Scratch: (count + 1, stride), for all positions and 8 more; (count + 1, head_dim); (count).
-    float *scores, *packed, *factors;
+    // Scratch: (count + 1, stride), for all positions and 8 more; (count + 1, head_dim); (count); the longest run of
+    // halves.
+    float *scores, *packed, *factors, *widened;
     int stride;
 };
 
@@ -84,6 +87,9 @@ struct Kernels {
     // x[i] += silu(inner[i] + other[i]); other may be null.
     void (*residual_silu)(float* x, const float* inner, const float* other, int count);
     void (*attend)(const Attention&);
+    // To the nearest fp16, ties to even, at most 65504; and back. count is a multiple of 8.
+    void (*narrow)(const float* x, int count, uint16_t* out);
+    void (*widen)(const uint16_t* x, int count, float* out);
     // Index of the largest value, the first of equals.
     int (*argmax)(const float* x, int count);
     // log of the sum of exp(x / temperature); count is a multiple of 8 or padded with -inf.

@@ -120,7 +120,7 @@ using L = Avx2Lanes;
 }  // namespace
 
 const Kernels kAvx2Kernels = {
-    "avx2",  linear<L, Avx2Tile>, quantise<L>, norm<L>, rotate<L>, gate<L>, residual_silu<L>, attend<L, Scores<L>, L, 3>, argmax<L>,
+    "avx2",  linear<L, Avx2Tile>, quantise<L>, norm<L>, rotate<L>, gate<L>, residual_silu<L>, attend<L, Scores<L>, L, 3>, narrow<L>, widen<L>, argmax<L>,
     log_sum_exp<L>};
 
 }  // namespace medusa

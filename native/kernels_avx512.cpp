@@ -100,6 +100,7 @@ struct Avx512Lanes {
     static void prefetch(const float* p) { Avx2Lanes::prefetch(p); }
     static V load(const float* p) { return _mm512_loadu_ps(p); }
     static void store(float* p, V a) { _mm512_storeu_ps(p, a); }
+    static V load_half(const uint16_t* p) { return _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p))); }
     static V set(float x) { return _mm512_set1_ps(x); }
     static V fma(V a, V b, V c) { return _mm512_fmadd_ps(a, b, c); }
 };
@@ -116,20 +117,20 @@ struct PairScores {
         }
     }
 
-    static void tile(const float* queries, int count, int head_dim, const Run& keys, const float* next, float scale,
+    static void tile(const float* queries, int count, int head_dim, const Run& keys, const Run* next, float scale,
                      float* scores, int stride) {
         const auto run = count <= 2 ? tile_of<1> : count <= 4 ? tile_of<2> : tile_of<3>;
         run(queries, head_dim, keys, next, scale, scores, stride);
     }
 
     template <int PAIRS>
-    static void tile_of(const float* queries, int head_dim, const Run& keys, const float* next, float scale, float* scores,
+    static void tile_of(const float* queries, int head_dim, const Run& keys, const Run* next, float scale, float* scores,
                         int stride) {
         for (int i = 0; i < keys.count; i += 4) {
             const float* k[4];
             for (int j = 0; j < 4; ++j) {
                 k[j] = keys.first + size_t(std::min(i + j, keys.count - 1)) * keys.stride;
-                if (next) fetch_ahead<L>(keys, next, i + j, head_dim);
+                if (next) fetch_ahead<L>(keys, *next, i + j, 0, head_dim);
             }
             four<PAIRS>(queries, k, _mm512_set1_ps(scale), head_dim, scores + i, stride);
         }
@@ -173,7 +174,7 @@ struct PairScores {
 }  // namespace
 
 const Kernels kAvx512Kernels = {
-    "avx512",  linear<L, Avx512Tile>, quantise<L>, norm<L>, rotate<L>, gate<L>, residual_silu<L>, attend<L, PairScores, Avx512Lanes, 6>, argmax<L>,
+    "avx512",  linear<L, Avx512Tile>, quantise<L>, norm<L>, rotate<L>, gate<L>, residual_silu<L>, attend<L, PairScores, Avx512Lanes, 6>, narrow<L>, widen<L>, argmax<L>,
     log_sum_exp<L>};
 
 }  // namespace medusa

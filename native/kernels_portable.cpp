@@ -43,7 +43,7 @@ using L = PortableLanes;
 }  // namespace
 
 const Kernels kPortableKernels = {
-    "portable",  linear<L, PortableTile>, quantise<L>, norm<L>, rotate<L>, gate<L>, residual_silu<L>, attend<L, Scores<L>, L, 3>, argmax<L>,
+    "portable",  linear<L, PortableTile>, quantise<L>, norm<L>, rotate<L>, gate<L>, residual_silu<L>, attend<L, Scores<L>, L, 3>, narrow<L>, widen<L>, argmax<L>,
     log_sum_exp<L>};
 
 }  // namespace medusa

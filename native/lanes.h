@@ -4,6 +4,7 @@
 // fast-math: what is fused is fused by name.
 #pragma once
 
+#include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <cstring>
@@ -63,6 +64,29 @@ struct PortableLanes {
     static void store_int16(int16_t* p, V a) {
         for (int i = 0; i < 8; ++i) p[i] = static_cast<int16_t>(std::nearbyint(a.at[i]));
     }
+    // fp16, rounded to the nearest, ties to even; |a| <= 65504.
+    static void store_half(uint16_t* p, V a) {
+        for (int i = 0; i < 8; ++i) p[i] = half_of(a.at[i]);
+    }
+    static V load_half(const uint16_t* p) {
+        return each([&](int i) { return float_of(p[i]); });
+    }
+    static uint16_t half_of(float x) {
+        const float size = std::fabs(x);
+        // Below the smallest normal number steps are 2^-24; above, as fine as ten bits of the fraction.
+        int exponent;
+        std::frexp(size, &exponent);
+        const int step = std::max(exponent - 11, -24);
+        const int units = static_cast<int>(std::nearbyint(std::ldexp(size, -step)));
+        // A rounding up to the next power of two carries into the exponent, as it should.
+        const int bits = size < 0x1p-14f ? units : ((step + 25) << 10) + units - 1024;
+        return static_cast<uint16_t>((std::signbit(x) ? 0x8000 : 0) | bits);
+    }
+    static float float_of(uint16_t half) {
+        const int exponent = half >> 10 & 31, fraction = half & 1023;
+        const float size = exponent ? std::ldexp(float(1024 + fraction), exponent - 25) : std::ldexp(float(fraction), -24);
+        return half & 0x8000 ? -size : size;
+    }
 };
 
 #if defined(__AVX2__)
@@ -93,6 +117,10 @@ struct Avx2Lanes {
         return _mm_add_ps(_mm256_castps256_ps128(abcd), _mm256_extractf128_ps(abcd, 1));
     }
     static void store_sums(float* p, V a, V b, V c, V d) { _mm_storeu_ps(p, sums(a, b, c, d)); }
+    static void store_half(uint16_t* p, V a) {
+        _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm256_cvtps_ph(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
+    }
+    static V load_half(const uint16_t* p) { return _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))); }
     static void store_int16(int16_t* p, V a) {
         __m256i wide = _mm256_cvtps_epi32(a);
         __m128i low = _mm256_castsi256_si128(wide), high = _mm256_extracti128_si256(wide, 1);

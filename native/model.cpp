@@ -19,12 +19,12 @@ void Buffers::resize(int rows, int width, int most_inputs, WeightType type) {
     scales.resize(size_t(rows) * blocks_of(most_inputs));
 }
 
-Model::Model(Shape shape, Weights weights, const Kernels& kernels, std::shared_ptr<Threads> threads)
+Model::Model(Shape shape, Weights weights, const Kernels& kernels, std::shared_ptr<Threads> threads, bool half_cache)
     : shape_(std::move(shape)),
       weights_(std::move(weights)),
       kernels_(kernels),
       threads_(std::move(threads)),
-      cache_({shape_.layers, shape_.kv_heads, shape_.head_dim}),
+      cache_({shape_.layers, shape_.kv_heads, shape_.head_dim, half_cache}),
       qkv_width_((shape_.heads + 2 * shape_.kv_heads) * shape_.head_dim),
       kv_width_(shape_.kv_heads * shape_.head_dim),
       hidden_width_(round_up(shape_.hidden, kPanel)),
@@ -111,6 +111,7 @@ void Model::run_layers(int thread) {
     const int n = int(states_.size()), hidden = hidden_width_;
     const int attended = shape_.heads * shape_.head_dim;
     AttentionWork work;
+    std::vector<uint16_t> halves;
     plan_attention(thread, work);
     const Share mine(n, thread, threads_->count());
     for (int i = mine.begin; i < mine.end; ++i) embed(tokens_[i], &buffers_.x[size_t(i) * hidden]);
@@ -120,7 +121,7 @@ void Model::run_layers(int thread) {
         threads_->meet();
         multiply(layer.qkv, buffers_.normed.data(), hidden, n, buffers_.wide.data(), wide_width_, false, thread);
         threads_->meet();
-        rotate_and_keep(layer, index, thread);
+        rotate_and_keep(layer, index, thread, halves);
         threads_->meet();
         attend(index, work);
         threads_->meet();
@@ -192,7 +193,7 @@ void Model::quantise_rows(const float* from, int stride, int k, int rows, int th
     }
 }
 
-void Model::rotate_and_keep(const Layer& layer, int index, int thread) {
+void Model::rotate_and_keep(const Layer& layer, int index, int thread, std::vector<uint16_t>& halves) {
     const int dim = shape_.head_dim, half = dim / 2;
     const Share mine(int(states_.size()), thread, threads_->count());
     for (int row = mine.begin; row < mine.end; ++row) {
@@ -203,8 +204,16 @@ void Model::rotate_and_keep(const Layer& layer, int index, int thread) {
             if (norm) kernels_.norm(x, norm, shape_.norm_epsilon, dim, x);
             kernels_.rotate(x, &cosines_[size_t(row) * half], &sines_[size_t(row) * half], half);
         }
-        // Keys and values stand one behind the other, as they are kept.
-        std::memcpy(drafted(index, row, 0), qkv + shape_.heads * dim, 2 * kv_width_ * sizeof(float));
+        // Keys and values stand one behind the other, as they are kept. Those that will be kept as fp16 are rounded before
+        // any row reads them: a row finds the same ones whether they are committed or not.
+        float *from = qkv + shape_.heads * dim, *to = drafted(index, row, 0);
+        if (cache_.shape().half) {
+            halves.resize(2 * kv_width_);
+            kernels_.narrow(from, 2 * kv_width_, halves.data());
+            kernels_.widen(halves.data(), 2 * kv_width_, to);
+        } else {
+            std::memcpy(to, from, 2 * kv_width_ * sizeof(float));
+        }
     }
 }
 
@@ -244,13 +253,18 @@ void Model::commit(const int64_t* accepted, int count) {
     for (int i = 0; i < count; ++i) {
         const int row = int(accepted[i]);
         Sequence& sequence = cache_.at(handles_[row]);
-        float* page = sequence.pages[sequence.length / kPage].get();
+        Page& page = *sequence.pages[sequence.length / kPage];
         const size_t slot = size_t(sequence.length % kPage) * shape.head_dim;
         for (int layer = 0; layer < shape.layers; ++layer)
             for (int kind = 0; kind < 2; ++kind)
-                for (int head = 0; head < shape.kv_heads; ++head)
-                    std::memcpy(page + page_offset(shape, layer, kind, head) + slot,
-                                drafted(layer, row, kind) + head * shape.head_dim, shape.head_dim * sizeof(float));
+                for (int head = 0; head < shape.kv_heads; ++head) {
+                    const float* from = drafted(layer, row, kind) + head * shape.head_dim;
+                    const size_t to = page_offset(shape, layer, kind, head) + slot;
+                    if (shape.half)
+                        kernels_.narrow(from, shape.head_dim, page.halves() + to);
+                    else
+                        std::memcpy(page.floats() + to, from, shape.head_dim * sizeof(float));
+                }
         ++sequence.length;
     }
 }

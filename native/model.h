@@ -69,12 +69,13 @@ struct AttentionWork {
     std::vector<Query> queries;
     std::vector<Run> keys, values;
     std::vector<int> starts;  // of each query's own runs
-    std::vector<float> scores, packed, factors;
+    std::vector<float> scores, packed, factors, widened;
 };
 
 class Model {
 public:
-    Model(Shape shape, Weights weights, const Kernels& kernels, std::shared_ptr<Threads> threads);
+    // half_cache: keys and values are kept as fp16.
+    Model(Shape shape, Weights weights, const Kernels& kernels, std::shared_ptr<Threads> threads, bool half_cache = false);
 
     // Throws std::invalid_argument for rows that make no sense and std::bad_alloc; both leave the sequences as they
     // were. Without `logits` only hidden states are computed.
@@ -112,7 +113,7 @@ private:
     void project(int thread, bool logits);
     void norm_rows(const float* weight, const float* from, int rows, int thread);
     void quantise_rows(const float* from, int stride, int k, int rows, int thread);
-    void rotate_and_keep(const Layer& layer, int index, int thread);
+    void rotate_and_keep(const Layer& layer, int index, int thread, std::vector<uint16_t>& halves);
     void plan_attention(int thread, AttentionWork& work) const;
     int64_t first_seen(int row) const;
     int shared_path(int row, int other) const;

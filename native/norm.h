@@ -59,6 +59,17 @@ void quantise(const float* x, int count, int16_t* out, float* scale) {
 }
 
 template <class L>
+void narrow(const float* x, int count, uint16_t* out) {
+    const auto most = L::set(65504.0f), least = L::set(-65504.0f);
+    for (int i = 0; i < count; i += 8) L::store_half(out + i, L::min(L::max(L::load(x + i), least), most));
+}
+
+template <class L>
+void widen(const uint16_t* x, int count, float* out) {
+    for (int i = 0; i < count; i += 8) L::store(out + i, L::load_half(x + i));
+}
+
+template <class L>
 int argmax(const float* x, int count) {
     float best = -INFINITY;
     int i = 0;

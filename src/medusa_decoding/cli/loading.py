@@ -32,6 +32,7 @@ def load_medusa(model: str, loading: Loading, *, no_heads: bool = False, progres
             acceptance=loading.acceptance,
             engine=loading.engine,
             weights=loading.weights,
+            kv_cache=loading.kv_cache,
             threads=loading.threads,
             device=loading.device,
             dtype=loading.dtype,

@@ -35,6 +35,10 @@ class Placing:
     weights: Annotated[
         Literal["int8", "fp32"], typer.Option(help="How the CPU engine keeps the weights.")
     ] = "int8"
+    kv_cache: Annotated[
+        Literal["fp32", "fp16"],
+        typer.Option(help="How the CPU engine keeps keys and values; fp16 is faster on long texts."),
+    ] = "fp32"
     threads: Annotated[
         int | None,
         typer.Option(metavar="N", help="Threads of the CPU engine. Default: all cores.", show_default=False),

@@ -24,6 +24,7 @@ def load(
     acceptance: Literal["exact", "typical"] = "exact",
     engine: Literal["auto", "cpu", "torch"] = "auto",
     weights: Literal["int8", "fp32"] = "int8",
+    kv_cache: Literal["fp32", "fp16"] = "fp32",
     threads: int | None = None,
     device: str = "auto",
     dtype: str = "auto",
@@ -37,7 +38,8 @@ def load(
     heads that come with this package and fit; None decodes plainly. tree: "auto" (as large as pays on this
     machine), a number of rows, or a JSON file of `medusa_choices`. acceptance: "typical" is not lossless.
     engine: "cpu" is this project's own, for models of the Llama family; "auto" takes it where it can run the
-    model and nothing asks for torch. weights and threads are the CPU engine's; device, dtype, quantization
+    model and nothing asks for torch. weights, kv_cache (fp16 halves the memory of
+    keys and values, and rounds them) and threads are the CPU engine's; device, dtype, quantization
     and adapter go to transformers. Raises UserError with the way out where something is not found or does not
     fit.
     """
@@ -52,7 +54,7 @@ def load(
     if engine == "cpu" and asked:
         raise UserError(f"{asked} is for the torch engine: leave it out, or choose --engine torch")
     if engine == "cpu" or (engine == "auto" and not asked):
-        medusa = _on_cpu(source, heads, weights, threads, required=engine == "cpu")
+        medusa = _on_cpu(source, heads, weights, kv_cache, threads, required=engine == "cpu")
         if medusa is not None:
             return _with_rules(medusa, planner, rule, progress=progress)
     from medusa_decoding.generation.on_torch import load_on_torch
@@ -96,6 +98,7 @@ def _on_cpu(
     source: Source,
     heads: str | Path | None,
     weights: Literal["int8", "fp32"],
+    kv_cache: Literal["fp32", "fp16"],
     threads: int | None,
     *,
     required: bool,
@@ -106,7 +109,7 @@ def _on_cpu(
     try:
         from medusa_decoding.generation.on_cpu import load_on_cpu
 
-        return load_on_cpu(source, heads, weights, threads)
+        return load_on_cpu(source, heads, weights, threads, kv_cache)
     except Unsupported as error:
         reason, way_out = f"the CPU engine cannot run {source.name} ({error.reason})", "choose --engine torch"
     except ImportError as error:

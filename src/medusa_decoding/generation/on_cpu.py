@@ -6,7 +6,7 @@ from pathlib import Path
 
 from medusa_decoding.decoding import NoDrafter
 from medusa_decoding.engines.cpu.drafter import CpuDrafter
-from medusa_decoding.engines.cpu.engine import CpuEngine, default_threads
+from medusa_decoding.engines.cpu.engine import CpuEngine, KvCache, default_threads
 from medusa_decoding.engines.cpu.packed import Array, Weights, pack_model
 from medusa_decoding.engines.cpu.packed_file import load_packed, packed_path, save_packed
 from medusa_decoding.errors import UserError
@@ -19,19 +19,29 @@ from medusa_decoding.models.checkpoint import Checkpoint, open_checkpoint
 from medusa_decoding.models.download import cache_folder
 
 
-def load_on_cpu(source: Source, heads: str | Path | None, weights: Weights, threads: int | None) -> Medusa:
+def load_on_cpu(
+    source: Source,
+    heads: str | Path | None,
+    weights: Weights,
+    threads: int | None,
+    kv_cache: KvCache = "fp32",
+) -> Medusa:
     """Load model and heads; arguments are those of `load`.
 
     Raises Unsupported where the engine cannot run the model, ImportError where the engine was not built.
     """
     if weights not in ("int8", "fp32"):
         raise UserError(f"unknown weights '{weights}': choose int8 or fp32")
+    if kv_cache not in ("fp32", "fp16"):
+        raise UserError(f"unknown kv_cache '{kv_cache}': choose fp32 or fp16")
     if threads is not None and threads < 1:
         raise UserError(f"{threads} threads cannot do anything: give at least 1")
     checkpoint = open_checkpoint(source)
     fingerprint = checkpoint.fingerprint()
     try:
-        engine = CpuEngine(checkpoint.shape, _arrays(checkpoint, weights, threads), threads)
+        engine = CpuEngine(
+            checkpoint.shape, _arrays(checkpoint, weights, threads), threads, kv_cache=kv_cache
+        )
     except MemoryError:
         raise UserError(
             f"there is not enough memory for {source.name}: choose --weights int8, or a smaller model"

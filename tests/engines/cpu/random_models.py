@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from medusa_decoding import _native
 from medusa_decoding.decoding import Rows, Tree
 from medusa_decoding.decoding.protocols import as_rows, concatenate
-from medusa_decoding.engines.cpu.engine import CpuEngine
+from medusa_decoding.engines.cpu.engine import CpuEngine, KvCache
 from medusa_decoding.engines.cpu.packed import Weights, pack_model
 from medusa_decoding.engines.cpu.shape import LlamaShape
 from medusa_decoding.models.llama_weights import expected_weights
@@ -29,6 +29,7 @@ class RandomModel:
 
     shape: LlamaShape
     tensors: dict[str, NDArray[np.float32]]
+    kv_cache: KvCache = "fp32"
 
     @property
     def names(self) -> Collection[str]:
@@ -38,7 +39,7 @@ class RandomModel:
         return self.tensors[name]
 
     def engine(self, weights: Weights, threads: int = 1, isa: str = "auto") -> CpuEngine:
-        return CpuEngine(self.shape, pack_model(self, weights, 1), threads, isa)
+        return CpuEngine(self.shape, pack_model(self, weights, 1), threads, isa, self.kv_cache)
 
 
 def shape_of(*, head_dim: int = 16, kv_heads: int = 2, group: int = 2, **fields: Any) -> LlamaShape:
@@ -56,14 +57,16 @@ def shape_of(*, head_dim: int = 16, kv_heads: int = 2, group: int = 2, **fields:
     return LlamaShape(**values | fields, head_dim=head_dim, kv_heads=kv_heads, heads=kv_heads * group)
 
 
-def random_model(shape: LlamaShape, seed: int = 0, *, biased: bool = False) -> RandomModel:
+def random_model(
+    shape: LlamaShape, seed: int = 0, *, biased: bool = False, kv_cache: KvCache = "fp32"
+) -> RandomModel:
     """Weights large enough for every row to depend on all rows it sees; norms near 1."""
     random = np.random.default_rng(seed)
     tensors = {}
     for name, size in expected_weights(shape, biased=biased).items():
         values = random.standard_normal(size) * (1.5 / np.sqrt(size[-1]) if len(size) == 2 else 0.2)
         tensors[name] = (values + ("norm" in name)).astype(np.float32)
-    return RandomModel(shape, tensors)
+    return RandomModel(shape, tensors, kv_cache)
 
 
 shapes = st.builds(
@@ -79,7 +82,13 @@ shapes = st.builds(
     rope_amplitude=st.sampled_from([1.0, 1.2]),
     tied=st.booleans(),
 )
-models = st.builds(random_model, shapes, st.integers(0, 2**31), biased=st.booleans())
+models = st.builds(
+    random_model,
+    shapes,
+    st.integers(0, 2**31),
+    biased=st.booleans(),
+    kv_cache=st.sampled_from(["fp32", "fp16"]),
+)
 kinds: st.SearchStrategy[Weights] = st.sampled_from(["int8", "fp32"])
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +18,9 @@ from medusa_decoding.decoding.protocols import Rows
 from medusa_decoding.decoding.tree import FloatArray, IntArray
 from medusa_decoding.engines.cpu.packed import Array, Weights, address, layer_norms, norm_address
 from medusa_decoding.engines.cpu.shape import LlamaShape
+
+KvCache = Literal["fp32", "fp16"]
+"""What keys and values are kept as."""
 
 
 def default_threads() -> int:
@@ -50,8 +54,8 @@ class CpuEngine:
     """A base model on the CPU, in C++.
 
     arrays: what `pack_model` made. threads: by default as many as there are cores. isa: "auto", or "amx",
-    "avx512", "avx2" or "portable" where the processor has it; all give the same bits. Raises ValueError where
-    arrays and shape do not fit.
+    "avx512", "avx2" or "portable" where the processor has it; all give the same bits. kv_cache: fp16
+    halves what keys and values take, and rounds them. Raises ValueError where arrays and shape do not fit.
     """
 
     def __init__(
@@ -60,18 +64,21 @@ class CpuEngine:
         arrays: Mapping[str, Array],
         threads: int | None = None,
         isa: str = "auto",
+        kv_cache: KvCache = "fp32",
     ) -> None:
         self.shape = shape
+        self.kv_cache = kv_cache
         self.vocabulary_size = shape.vocabulary_size
         self.context_length = shape.context_length
         # The native model reads these arrays where they are.
         self.arrays = dict(arrays)
-        self.model = _build(shape, self.arrays, threads or default_threads(), isa)
+        self.model = _build(shape, self.arrays, threads or default_threads(), isa, kv_cache)
 
     @property
     def description(self) -> str:
         """What decides this engine's speed, besides model and processor."""
-        return f"cpu-{self.weights}-{self.model.isa}"
+        kept = "" if self.kv_cache == "fp32" else f"-kv-{self.kv_cache}"
+        return f"cpu-{self.weights}-{self.model.isa}{kept}"
 
     @property
     def weights(self) -> Weights:
@@ -118,7 +125,9 @@ class CpuEngine:
         self.model.commit(accepted)
 
 
-def _build(shape: LlamaShape, arrays: Mapping[str, Array], threads: int, isa: str) -> _native.Model:
+def _build(
+    shape: LlamaShape, arrays: Mapping[str, Array], threads: int, isa: str, kv_cache: KvCache
+) -> _native.Model:
     size, attended = shape.hidden_size, shape.heads * shape.head_dim
     queries_keys_values = attended + 2 * shape.kv_heads * shape.head_dim
     linears, norms = [], []
@@ -163,4 +172,5 @@ def _build(shape: LlamaShape, arrays: Mapping[str, Array], threads: int, isa: st
         norm=norm_address(arrays, "norm", size),
         threads=threads,
         isa=isa,
+        half_cache=kv_cache == "fp16",
     )
