@@ -20,6 +20,12 @@ def test_appended_records_are_read_back(tmp_path: Path) -> None:
     assert read_answers(path) == [Answer("7", [1, 2], [3, 4]), Answer("x", [1, 2], [5])]
 
 
+def test_prompt_id_is_the_group(tmp_path: Path) -> None:
+    path = tmp_path / "answers.jsonl"
+    append_records(path, [record(7, [3]), {**record("7#2", [4]), "prompt_id": 7}])
+    assert [answer.group for answer in read_answers(path)] == ["7", "7"]
+
+
 def test_last_answer_of_an_id_counts_and_empty_ones_do_not(tmp_path: Path) -> None:
     path = tmp_path / "answers.jsonl"
     append_records(path, [record(1, [3]), record(2, []), record(1, [4, 5])])

@@ -6,7 +6,14 @@ from typing import Any
 
 import pytest
 
-from medusa_decoding.distill.prompts import Prompt, read_conversations, read_prompts
+from medusa_decoding.distill.prompts import (
+    Prompt,
+    check_names,
+    gather_prompts,
+    read_conversations,
+    read_prompts,
+    sampled,
+)
 from medusa_decoding.errors import UserError
 
 
@@ -108,3 +115,28 @@ def test_missing_and_binary_files_are_refused(tmp_path: Path, name: str) -> None
     (tmp_path / name).write_bytes(b"\xff\xfe\x00")
     with pytest.raises(UserError, match="not UTF-8"):
         read_prompts(tmp_path / name)
+
+
+def test_later_files_keys_bear_their_names(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("one\ntwo\n", encoding="utf-8")
+    (tmp_path / "b.txt").write_text("one\n", encoding="utf-8")
+    prompts = gather_prompts([tmp_path / "a.txt", tmp_path / "b.txt"])
+    assert [prompt.key for prompt in prompts] == [1, 2, "b:1"]
+    assert gather_prompts([tmp_path / "b.txt"])[0].key == 1
+
+
+def test_several_answers_have_names_of_their_own() -> None:
+    prompts = sampled([Prompt("x", [user("a")], ["b"]), Prompt(2, [user("c")])], 2)
+    assert [prompt.name for prompt in prompts] == ["x", 2, "x#2", "2#2"]
+    second = prompts[2].after("A")
+    assert second is not None and (second.name, second.key) == ("x#2/2", "x")
+    check_names(prompts)
+
+
+@pytest.mark.parametrize(
+    "keys", [("x", "x"), ("x", "x/2"), ("x", "x#2"), (1, "1")]
+)  # turns and samples of one may bear another's name
+def test_two_answers_of_one_id_are_refused(keys: tuple[int | str, int | str]) -> None:
+    prompts = [Prompt(key, [user("a")], ["b"]) for key in keys]
+    with pytest.raises(UserError, match=r"two prompts would have answers of the id"):
+        check_names(sampled(prompts, 2))

@@ -219,3 +219,86 @@ def test_conversation_needs_a_chat_template(make_config: Any, tmp_path: Path) ->
     prompts.write_text('{"id": 1, "turns": ["a", "b"]}\n', encoding="utf-8")
     with pytest.raises(UserError, match="has no chat template, and prompt 1 is a conversation"):
         distill(make_config(model=plain, prompts=prompts, out=tmp_path / "o" / "a.jsonl"), progress=False)
+
+
+def note_of(config: DistillConfig) -> Any:
+    return json.loads(config.record_path.read_text(encoding="utf-8"))
+
+
+def test_several_answers_differ_and_belong_together(make_config: Any, medusa: Medusa, tmp_path: Path) -> None:
+    prompts = tmp_path / "turns.jsonl"
+    prompts.write_text('{"id": 1, "turns": ["a", "b"]}\n{"id": 2, "prompt": "c"}\n', encoding="utf-8")
+    config = make_config(prompts=prompts, temperature=1.0, answers=3, hidden=False)
+    assert distill(config, progress=False).answers == 9
+    records = records_of(config)
+    assert records.keys() == {1, "1/2", "1#2", "1#2/2", "1#3", "1#3/2", 2, "2#2", "2#3"}
+    assert len({tuple(record["answer_ids"]) for record in records.values()}) == 9
+    assert {record.get("prompt_id", record["id"]) for record in records.values()} == {1, 2}
+    assert records["1#2/2"]["messages"][1]["content"] == records["1#2"]["answer"]
+    # More answers later are added to those that are there.
+    assert distill(make_config(prompts=prompts, temperature=1.0, answers=4), progress=False).answers == 3
+
+
+def test_loops_are_dropped_counted_and_not_written_again(
+    make_config: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    prompts = tmp_path / "turns.jsonl"
+    prompts.write_text('{"id": 1, "turns": ["a", "b", "c"]}\n{"id": 2, "prompt": "hello there"}\n')
+    plain = make_config(prompts=prompts, out=tmp_path / "plain" / "answers.jsonl")
+    distill(plain, progress=False)
+    looping = records_of(plain)["1/2"]["answer_ids"]
+    monkeypatch.setattr(writer, "is_loop", lambda tokens: tokens == looping)
+    config = make_config(prompts=prompts)
+    report = distill(config, progress=False)
+    # Its conversation ends with it.
+    assert records_of(config).keys() == {1, 2}
+    assert (report.answers, report.dropped) == (2, {"loop": 1})
+    assert note_of(config)["counts"]["dropped"] == {"loop": 1}
+    (line,) = config.dropped_path.read_text(encoding="utf-8").splitlines()
+    assert json.loads(line)["id"] == "1/2"
+    assert "1/2" not in HiddenCache(config.cache_folder, note_of(config)["fingerprint"])
+    again = distill(config, progress=False)
+    assert (again.answers, again.tokens, again.dropped) == (0, 0, {"loop": 1})
+
+
+def test_model_that_only_loops_leaves_no_answers(make_config: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = make_config()
+    monkeypatch.setattr(writer, "is_loop", lambda tokens: True)
+    report = distill(config, progress=False)
+    assert (report.answers, report.dropped) == (0, {"loop": len(PROMPTS)})
+    assert not config.out.exists()
+    with pytest.raises(UserError, match="max_tokens 12, not 5"):
+        distill(make_config(max_tokens=5), progress=False)
+
+
+def test_prompts_of_an_evaluation_are_left_out(make_config: Any, tmp_path: Path) -> None:
+    suite = tmp_path / "suite.jsonl"
+    suite.write_text('{"turns": ["tell me", "1 2 3 4 5 6 7 8 9"]}\n{"prompt": "Q?"}\n', encoding="utf-8")
+    assert distill(make_config(limit=6), progress=False).answers == 6
+    report = distill(make_config(exclude=suite), progress=False)
+    assert (report.excluded, report.answers, report.contaminated) == (2, 0, 1)
+    assert "WARNING: 1 answers there before" in str(report)
+    clean = make_config(exclude=[suite], out=tmp_path / "clean" / "answers.jsonl")
+    report = distill(clean, progress=False)
+    assert (report.excluded, report.answers, report.contaminated) == (2, len(PROMPTS) - 2, 0)
+    assert records_of(clean).keys() == {"p0", "p1", "p2", "p3", "p4"}
+    assert note_of(clean)["counts"]["excluded"] == 2
+
+
+def test_several_prompts_files(make_config: Any, tmp_path: Path) -> None:
+    more = tmp_path / "more.txt"
+    more.write_text("m\nn\n", encoding="utf-8")
+    first = make_config()
+    distill(first, progress=False)
+    config = make_config(prompts=[first.prompts[0], more])
+    assert distill(config, progress=False).answers == 2
+    assert records_of(config)["more:2"]["prompt"] == "n"
+    assert note_of(config)["engines"] == ["torch-float64-cpu"]
+
+
+def test_room_for_hidden_states_is_told_first(make_config: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    distill(make_config(), progress=True)
+    # 7 answers of at most 12 tokens, 16 numbers of 2 bytes each.
+    assert "hidden states of 7 answers will take at most 2.7 kB" in capsys.readouterr().err
+    distill(make_config(limit=3), progress=True)
+    assert "hidden states of" not in capsys.readouterr().err

@@ -125,6 +125,14 @@ def test_each_side_of_the_split_has_a_text() -> None:
     assert [len(side) for side in split(answers[:1], 0.5)] == [1, 0]
 
 
+def test_answers_to_one_prompt_stand_on_one_side() -> None:
+    answers = [Answer(f"{number}#{n}", [1], [2], str(number)) for number in range(100) for n in range(3)]
+    training, validation = split(answers, 0.1)
+    sides = [{answer.group for answer in side} for side in (training, validation)]
+    assert not sides[0] & sides[1] and len(sides[0] | sides[1]) == 100
+    assert len(validation) == 3 * len(sides[1]) > 0
+
+
 def test_distilled_answers_are_read(tmp_path: Path, tokenizer: Tokenizer) -> None:
     path = tmp_path / "answers.jsonl"
     records = [

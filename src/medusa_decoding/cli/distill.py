@@ -1,4 +1,4 @@
-"""`medusa distill`: the base model's own answers to a file of prompts."""
+"""`medusa distill`: the base model's own answers to prompts, which may be its own too."""
 
 from __future__ import annotations
 
@@ -10,9 +10,16 @@ from medusa_decoding.distill.config import DistillConfig
 
 HELPS = {
     "model": "Alias (smollm2), .gguf file, folder or Hub id.",
-    "prompts": "JSONL with a prompt each, ShareGPT, or plain text.",
+    "prompts": "JSONL with a prompt each, ShareGPT, or plain text; may be given several times.",
     "out": "File of the answers; a run that was stopped there is resumed.",
+    "self_prompts": "Let the model write N prompts of its own, too.",
+    "self_prompt_temperature": "Of its own prompts.",
+    "self_prompt_top_p": "Of its own prompts.",
+    "self_prompt_tokens": "Most tokens of a prompt of its own; unfinished ones are dropped.",
+    "exclude": "Leave out prompts that share eight words in a row with this prompts file (an evaluation);"
+    " may be given several times.",
     "limit": "Only the first N prompts.",
+    "answers": "Answers to each prompt; several need a temperature.",
     "max_tokens": "Most tokens of an answer.",
     "temperature": "0 takes the likeliest token each time.",
     "top_p": "Sample from the likeliest tokens that reach P together.",

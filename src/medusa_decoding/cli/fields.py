@@ -90,7 +90,7 @@ def _parameter(name: str, field: FieldInfo, text: str, optional: bool) -> inspec
         flag = name.replace("_", "-")
         flags = f"--{flag}/--no-{flag}" if kind is bool else f"--{flag}"
         default = field.get_default(call_default_factory=True) if not field.is_required() else None
-        shown = "" if default is None else f" [default: {_shown(default)}]"
+        shown = "" if default is None or default == () else f" [default: {_shown(default)}]"
         info = typer.Option(flags, help=f"{text}{shown}", show_default=False, metavar=_metavar(kind))
     return inspect.Parameter(
         name,
@@ -102,11 +102,13 @@ def _parameter(name: str, field: FieldInfo, text: str, optional: bool) -> inspec
 
 def _plain_type(annotation: Any) -> Any:
     """The type the command line reads; of a union that it cannot read, text, which the configuration then
-    reads.
+    reads. A tuple is an option that may be given several times.
     """
     if get_origin(annotation) in (Union, UnionType):
         kinds = [kind for kind in get_args(annotation) if kind is not NoneType]
         return _plain_type(kinds[0]) if len(kinds) == 1 else str
+    if get_origin(annotation) is tuple:
+        return list[get_args(annotation)[0]]  # type: ignore[misc]
     return annotation
 
 
@@ -114,6 +116,8 @@ def _metavar(kind: Any) -> str | None:
     """The placeholder in the help; None leaves it to typer, which lists the choices of a literal."""
     if get_origin(kind) is Literal or kind is bool:
         return None
+    if get_origin(kind) is list:
+        return _metavar(get_args(kind)[0])
     return {int: "N", float: "X", Path: "PATH"}.get(kind, "TEXT")
 
 

@@ -1,4 +1,4 @@
-"""Self-distillation: the base model's own answers to a file of prompts, the data that heads learn from."""
+"""Self-distillation: the base model's own answers to prompts, the data that heads learn from."""
 
 from __future__ import annotations
 
@@ -6,11 +6,12 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from medusa_decoding.distill.config import DistillConfig
-    from medusa_decoding.distill.run import DistillReport, distill
+    from medusa_decoding.distill.report import DistillReport
+    from medusa_decoding.distill.run import distill
 
 __all__ = ["DistillConfig", "DistillReport", "distill"]
 
-_HOMES = {"DistillConfig": "config", "DistillReport": "run", "distill": "run"}
+_HOMES = {"DistillConfig": "config", "DistillReport": "report", "distill": "run"}
 
 
 def __getattr__(name: str) -> Any:

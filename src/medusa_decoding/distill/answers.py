@@ -2,6 +2,7 @@
 
 A record holds `id`, `prompt` (text) or `messages` (a conversation), `prompt_ids`, `answer_ids` (the token
 that ended the answer included, if there was one), `answer` (text) and `finish_reason` ("stop" or "length").
+Where a prompt has several answers or turns, `prompt_id` tells which belong together.
 """
 
 from __future__ import annotations
@@ -20,11 +21,20 @@ JsonObject = dict[str, Any]
 
 @dataclass(frozen=True)
 class Answer:
-    """The part of a record that training needs. key: its id as text, which names it in the hidden cache."""
+    """The part of a record that training needs.
+
+    key: its id as text, which names it in the hidden cache. group: the prompt's id, the same for all its
+    answers and turns; by default the key.
+    """
 
     key: str
     prompt_ids: list[int]
     answer_ids: list[int]
+    group: str = ""
+
+    def __post_init__(self) -> None:
+        if not self.group:
+            object.__setattr__(self, "group", self.key)
 
 
 def read_records(path: Path, *, skip_torn: bool = False) -> Iterator[tuple[int, JsonObject]]:
@@ -61,7 +71,8 @@ def answer_of(path: Path, number: int, record: JsonObject) -> Answer:
             raise UserError(f"{path}, line {number}: '{name}' must be a list of token ids; distill it again")
     if "id" not in record or not record["prompt_ids"]:
         raise UserError(f"{path}, line {number}: the record has no id or no prompt_ids; distill it again")
-    return Answer(str(record["id"]), record["prompt_ids"], record["answer_ids"])
+    key = str(record["id"])
+    return Answer(key, record["prompt_ids"], record["answer_ids"], str(record.get("prompt_id", key)))
 
 
 def append_records(path: Path, records: Iterable[JsonObject]) -> None:

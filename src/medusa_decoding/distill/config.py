@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from medusa_decoding.errors import UserError
 
@@ -13,20 +13,29 @@ Config = TypeVar("Config", bound=BaseModel)
 
 
 class DistillConfig(BaseModel):
-    """How a base model answers a file of prompts.
+    """How a base model answers prompts: those of files, or its own.
 
-    model: as for `load`. prompts: see `read_prompts`. out: the answers file. limit: the first N prompts only.
-    max_tokens: of an answer. temperature, top_p, seed: see `SamplingParameters`; 0 is greedy.
-    batch: sequences per forward pass. max_prompt_tokens: longer prompts are left out.
-    hidden: keep the hidden states, in `hidden` beside `out`. engine, device, dtype: of the base model.
+    model: as for `load`. prompts: files, see `gather_prompts`. out: the answers file. self_prompts: that many
+    prompts that the model writes itself, with self_prompt_temperature, self_prompt_top_p and at most
+    self_prompt_tokens tokens. exclude: prompts files whose like is left out, see `Exclusion`. limit: the
+    first N prompts only. answers: to each prompt. max_tokens: of an answer. temperature, top_p, seed: see
+    `SamplingParameters`; 0 is greedy. batch: sequences per forward pass. max_prompt_tokens: longer prompts
+    are left out. hidden: keep the hidden states, in `hidden` beside `out`. engine, device, dtype: of the base
+    model.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
 
     model: str
-    prompts: Path
+    prompts: tuple[Path, ...] = ()
     out: Path
+    self_prompts: int | None = Field(None, ge=1)
+    self_prompt_temperature: float = Field(1.0, gt=0, allow_inf_nan=False)
+    self_prompt_top_p: float = Field(1.0, gt=0, le=1)
+    self_prompt_tokens: int = Field(128, ge=1)
+    exclude: tuple[Path, ...] = ()
     limit: int | None = Field(None, ge=1)
+    answers: int = Field(1, ge=1)
     max_tokens: int = Field(160, ge=1)
     temperature: float = Field(0.0, ge=0, allow_inf_nan=False)
     top_p: float = Field(1.0, gt=0, le=1)
@@ -38,6 +47,19 @@ class DistillConfig(BaseModel):
     device: str = "auto"
     dtype: str = "auto"
 
+    @field_validator("prompts", "exclude", mode="before")
+    @classmethod
+    def _several(cls, value: Any) -> Any:
+        return (value,) if isinstance(value, str | Path) else value
+
+    @model_validator(mode="after")
+    def _check_agreement(self) -> Self:
+        if not self.prompts and self.self_prompts is None:
+            raise ValueError("there is nothing to answer; give 'prompts' or 'self_prompts'")
+        if self.answers > 1 and self.temperature == 0:
+            raise ValueError(f"{self.answers} greedy answers would all be the same; give a 'temperature'")
+        return self
+
     @classmethod
     def of(cls, **fields: Any) -> DistillConfig:
         """The config of these fields; raises UserError naming the first that is unknown, missing or wrong."""
@@ -45,8 +67,18 @@ class DistillConfig(BaseModel):
 
     @property
     def record_path(self) -> Path:
-        """Where the settings that decide the answers are kept, beside them."""
+        """Where the settings that decide the answers, and what became of the prompts, are kept."""
         return self.out.with_name(self.out.name + ".config.json")
+
+    @property
+    def dropped_path(self) -> Path:
+        """Where answers and own prompts that were dropped are kept, so that nobody writes them again."""
+        return self.out.with_name(self.out.stem + ".dropped.jsonl")
+
+    @property
+    def self_prompts_path(self) -> Path:
+        """Where the model's own prompts are kept; a prompts file itself."""
+        return self.out.with_name(self.out.stem + ".self-prompts.jsonl")
 
     @property
     def cache_folder(self) -> Path:
@@ -55,9 +87,10 @@ class DistillConfig(BaseModel):
 
     def recipe(self) -> dict[str, Any]:
         """The settings that change an answer: a file may only be continued with the same ones."""
-        return self.model_dump(
-            mode="json", include={"max_tokens", "temperature", "top_p", "seed", "max_prompt_tokens"}
-        )
+        names = {"max_tokens", "temperature", "top_p", "seed", "max_prompt_tokens"}
+        if self.self_prompts is not None:
+            names |= {"self_prompt_temperature", "self_prompt_top_p", "self_prompt_tokens"}
+        return self.model_dump(mode="json", include=names)
 
 
 def validated(kind: type[Config], fields: dict[str, Any], source: str) -> Config:

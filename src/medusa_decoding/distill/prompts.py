@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -26,14 +26,16 @@ _FORMS = "'prompt', 'messages', 'turns' or 'conversations'"
 class Prompt:
     """What the base model is asked next: a conversation that ends with the user's message.
 
-    key: the record's own `id` (or `question_id`), else its number, from 1; `key/2` for a second turn.
-    messages: what was said so far. later: the user's further messages, asked after each answer.
+    key: the record's own `id` (or `question_id`), else its number, from 1.
+    messages: what was said so far. later: the user's further messages, asked after each answer. turn and
+    sample: which turn of the conversation this is, and which of several answers to it, from 1.
     """
 
     key: Key
     messages: list[Message]
     later: list[str] = field(default_factory=list)
     turn: int = 1
+    sample: int = 1
 
     @property
     def text(self) -> str | None:
@@ -42,8 +44,9 @@ class Prompt:
 
     @property
     def name(self) -> Key:
-        """The id of the answer to this turn."""
-        return self.key if self.turn == 1 else f"{self.key}/{self.turn}"
+        """The id of the answer: `key`, `key/2` for the second turn, `key#2` for the second answer."""
+        name = self.key if self.sample == 1 else f"{self.key}#{self.sample}"
+        return name if self.turn == 1 else f"{name}/{self.turn}"
 
     def after(self, answer: str) -> Prompt | None:
         """The next turn, once this one is answered; None after the last."""
@@ -73,6 +76,38 @@ def read_prompts(path: Path) -> list[Prompt]:
     if not prompts:
         raise UserError(f"{path} holds no prompts; give a file with at least one")
     return prompts
+
+
+def gather_prompts(paths: Iterable[Path]) -> list[Prompt]:
+    """The prompts of several files; see `read_prompts`.
+
+    Keys of all files but the first begin with their file's name, `name:key`: each file counts its own.
+    """
+    prompts: list[Prompt] = []
+    for place, path in enumerate(paths):
+        found = read_prompts(path)
+        prompts.extend(replace(one, key=f"{path.stem}:{one.key}") if place else one for one in found)
+    return prompts
+
+
+def check_names(prompts: Iterable[Prompt]) -> None:
+    """Raises UserError where two answers, of any turn, would have the same id."""
+    names: set[str] = set()
+    for prompt in prompts:
+        turn: Prompt | None = prompt
+        while turn is not None:
+            if str(turn.name) in names:
+                raise UserError(
+                    f"two prompts would have answers of the id '{turn.name}';"
+                    " give prompts (and prompts files, where there are several) different names"
+                )
+            names.add(str(turn.name))
+            turn = turn.after("")
+
+
+def sampled(prompts: Sequence[Prompt], answers: int) -> list[Prompt]:
+    """Each prompt `answers` times: all for a first answer, then all for a second."""
+    return [replace(prompt, sample=sample) for sample in range(1, answers + 1) for prompt in prompts]
 
 
 def read_conversations(path: Path) -> Iterator[tuple[Key, list[Message]]]:

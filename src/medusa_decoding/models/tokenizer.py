@@ -43,6 +43,11 @@ class Tokenizer:
         return len(self._tokens)
 
     @property
+    def special_ids(self) -> frozenset[int]:
+        """Tokens that are no text: ends, openings of turns, padding."""
+        return self._special_ids
+
+    @property
     def has_chat_template(self) -> bool:
         """Whether `chat` works."""
         return bool(self.tokenizer.chat_template)
@@ -72,15 +77,31 @@ class Tokenizer:
         Raises:
             UserError: the model has no chat template, or its template refuses the conversation.
         """
+        text = self._rendered(messages, add_generation_prompt=add_generation_prompt, **template_arguments)
+        return self.encode(text, special=False)
+
+    def user_opening(self) -> list[int]:
+        """The ids of an empty conversation up to where the user's words begin: what a chat model continues
+        with a prompt of its own making (Magpie, arXiv:2406.08464, section 2.1).
+
+        Raises:
+            UserError: the model has no chat template, or its template hides the user's words.
+        """
+        words = "ThisIsWhatTheUserSays"
+        opening, found, _ = self._rendered([{"role": "user", "content": words}]).partition(words)
+        if not found:
+            raise UserError("the model's chat template does not show a user's words as they are")
+        # Some vocabularies write a space with the word that follows it.
+        return self.encode(opening.rstrip(" "), special=False)
+
+    def _rendered(self, messages: list[dict[str, Any]], **template_arguments: Any) -> str:
         if not self.has_chat_template:
             raise UserError("this model has no chat template; use --raw to continue the plain text")
         try:
-            text = self.tokenizer.apply_chat_template(
-                messages, tokenize=False, add_generation_prompt=add_generation_prompt, **template_arguments
-            )
+            text: str = self.tokenizer.apply_chat_template(messages, tokenize=False, **template_arguments)
         except (jinja2.TemplateError, TypeError, KeyError) as error:
             raise UserError(f"the model's chat template refuses this conversation: {error}") from error
-        return self.encode(text, special=False)
+        return text
 
     def token_bytes(self, token_id: int) -> bytes:
         """The bytes that a token stands for; none for special tokens and for ids without a token."""

@@ -62,15 +62,21 @@ def read_training_answers(path: Path, tokenizer: Tokenizer, context_length: int)
 
 
 def split(answers: Sequence[Answer], fraction: float) -> tuple[list[Answer], list[Answer]]:
-    """(training, validation) by a hash of the id, so that a text never changes sides as the file grows.
+    """(training, validation) by a hash of the prompt's id, so that a text never changes sides as the file
+    grows, and answers to one prompt stand on one side.
 
-    With `fraction` > 0 and several answers, each side has one at least.
+    With `fraction` > 0 and several prompts, each side has one at least.
     """
-    ranked = sorted(answers, key=_place)
-    count = sum(_place(answer) < fraction for answer in ranked)
+    groups = sorted({answer.group for answer in answers}, key=_place)
+    count = sum(_place(group) < fraction for group in groups)
     if fraction > 0:
-        count = min(max(count, 1), len(ranked) - 1)
-    return ranked[count:], ranked[:count]
+        count = min(max(count, 1), len(groups) - 1)
+    held_out = set(groups[:count])
+    ranked = sorted(answers, key=lambda answer: _place(answer.group))
+    return (
+        [answer for answer in ranked if answer.group not in held_out],
+        [answer for answer in ranked if answer.group in held_out],
+    )
 
 
 def draft_vocabulary(
@@ -174,7 +180,7 @@ def _assistant_turns(path: Path, tokenizer: Tokenizer) -> list[Answer]:
             if message["role"] == "assistant" and place > 0:
                 prompt = tokenizer.chat(messages[:place])
                 ids = _turn_ids(tokenizer, messages[: place + 1], prompt)
-                answers.append(Answer(f"{key}/{place}", prompt, ids))
+                answers.append(Answer(f"{key}/{place}", prompt, ids, str(key)))
     return [answer for answer in answers if answer.answer_ids]
 
 
@@ -199,9 +205,9 @@ def _checked(states: Tensor, answer: Answer, hidden_size: int, cache: HiddenCach
     return states
 
 
-def _place(answer: Answer) -> float:
-    """A number in [0, 1) that depends on the id alone."""
-    return int.from_bytes(hashlib.sha256(answer.key.encode()).digest()[:8]) / 2**64
+def _place(group: str) -> float:
+    """A number in [0, 1) that depends on the prompt's id alone."""
+    return int.from_bytes(hashlib.sha256(group.encode()).digest()[:8]) / 2**64
 
 
 def _tokens(answers: Sequence[Answer]) -> Tensor:
