@@ -30,6 +30,11 @@ HELPS = {
     "engine": "auto (the CPU engine where it can run the model), cpu or torch.",
     "device": "auto, cpu, cuda or cuda:N.",
     "dtype": "auto, float64, float32, bfloat16 or float16.",
+    "endpoint": "Let an OpenAI-compatible server at this URL (…/v1) answer; MODEL then gives the tokenizer,"
+    " OPENAI_API_KEY the key.",
+    "endpoint_model": "The model's name there, where it has several.",
+    "concurrency": "Requests to the endpoint at a time.",
+    "request_timeout": "Seconds to wait for one.",
 }
 
 

@@ -21,7 +21,8 @@ class DistillConfig(BaseModel):
     first N prompts only. answers: to each prompt. max_tokens: of an answer. temperature, top_p, seed: see
     `SamplingParameters`; 0 is greedy. batch: sequences per forward pass. max_prompt_tokens: longer prompts
     are left out. hidden: keep the hidden states, in `hidden` beside `out`. engine, device, dtype: of the base
-    model.
+    model. endpoint: the address of an OpenAI-compatible server that answers instead; `model` then only tells
+    the tokenizer. endpoint_model: its name there. concurrency: requests at a time. request_timeout: seconds.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
@@ -46,6 +47,10 @@ class DistillConfig(BaseModel):
     engine: Literal["auto", "cpu", "torch"] = "auto"
     device: str = "auto"
     dtype: str = "auto"
+    endpoint: str | None = Field(None, pattern="^https?://")
+    endpoint_model: str | None = None
+    concurrency: int = Field(8, ge=1)
+    request_timeout: float = Field(120.0, gt=0, allow_inf_nan=False)
 
     @field_validator("prompts", "exclude", mode="before")
     @classmethod
@@ -58,6 +63,14 @@ class DistillConfig(BaseModel):
             raise ValueError("there is nothing to answer; give 'prompts' or 'self_prompts'")
         if self.answers > 1 and self.temperature == 0:
             raise ValueError(f"{self.answers} greedy answers would all be the same; give a 'temperature'")
+        if self.endpoint is None:
+            if self.endpoint_model is not None:
+                raise ValueError("'endpoint_model' needs an 'endpoint'")
+            return self
+        if self.self_prompts is not None:
+            raise ValueError("'self_prompts' needs the model on this machine; leave the 'endpoint' out")
+        if (self.engine, self.device, self.dtype) != ("auto", "auto", "auto"):
+            raise ValueError("'engine', 'device' and 'dtype' are the endpoint's own; leave them out")
         return self
 
     @classmethod

@@ -21,12 +21,24 @@ from medusa_decoding.distill.self_prompts import SelfPrompter, own_prompts
 from medusa_decoding.distill.writer import AnswerWriter
 from medusa_decoding.errors import UserError
 from medusa_decoding.generation import Medusa, load
+from medusa_decoding.models import load_tokenizer, resolve
 
 
 class _Job(Protocol):
     """What writes texts step by step, each step telling how many it settled and how many tokens it took."""
 
     def steps(self) -> Iterator[tuple[int, int]]: ...
+
+
+class _Answerer(_Job, Protocol):
+    """What writes answers. finished: those kept; too_long: prompts left out."""
+
+    finished: int
+    too_long: int
+    tokens: int
+
+    @property
+    def turns_left(self) -> int: ...
 
 
 @dataclass(frozen=True)
@@ -44,6 +56,35 @@ class _Done:
         return None if turn is None or str(turn.name) in self.dropped else turn
 
 
+@dataclass(frozen=True)
+class _Plan:
+    """What there is to do.
+
+    excluded: prompts too much like an evaluation's. open_turns: those to be answered now.
+    """
+
+    prompts: list[Prompt]
+    excluded: list[Prompt]
+    done: _Done
+    open_turns: list[Prompt]
+
+    @classmethod
+    def of(cls, config: DistillConfig, given: list[Prompt], exclusion: Exclusion) -> _Plan:
+        """Sort the given prompts out, and look at what earlier runs left."""
+        excluded = [prompt for prompt in given if exclusion.covers_prompt(prompt)]
+        keys = {prompt.key for prompt in excluded}
+        prompts = sampled([prompt for prompt in given if prompt.key not in keys], config.answers)
+        check_names(prompts)
+        done = _earlier(config, prompts)
+        turns = [turn for prompt in prompts if (turn := done.first_open(prompt)) is not None]
+        return cls(prompts, sampled(excluded, config.answers), done, turns)
+
+    @property
+    def contaminated(self) -> int:
+        """Answers of earlier runs to prompts that are excluded now."""
+        return sum(str(prompt.name) in self.done.answers for prompt in self.excluded)
+
+
 def distill(config: DistillConfig, *, progress: bool = True) -> DistillReport:
     """Append the base model's own answers to `config.out`, and their hidden states to `hidden` beside it.
 
@@ -53,6 +94,9 @@ def distill(config: DistillConfig, *, progress: bool = True) -> DistillReport:
     """
     given = gather_prompts(config.prompts)[: config.limit]
     exclusion = Exclusion(config.exclude)
+    config.out.parent.mkdir(parents=True, exist_ok=True)
+    if config.endpoint is not None:
+        return _remote(config, given, exclusion, progress)
     base = load(
         config.model,
         heads=None,
@@ -61,39 +105,60 @@ def distill(config: DistillConfig, *, progress: bool = True) -> DistillReport:
         dtype=config.dtype,
         progress=progress,
     )
-    config.out.parent.mkdir(parents=True, exist_ok=True)
     note.claim(config, base.name, base.fingerprint, _description(base))
     cache = HiddenCache(config.cache_folder, base.fingerprint, config.out.name) if config.hidden else None
     if config.self_prompts is not None:
         _write_own_prompts(config, base, exclusion, given, progress)
         given = [*given, *own_prompts(config)]
-    prompts = sampled([prompt for prompt in given if not exclusion.covers_prompt(prompt)], config.answers)
-    check_names(prompts)
-    done = _earlier(config, prompts)
-    open_turns = [turn for prompt in prompts if (turn := done.first_open(prompt)) is not None]
+    plan = _Plan.of(config, given, exclusion)
     writer = AnswerWriter(config, cache)
-    distiller = Distiller(config, base, writer, open_turns)
+    distiller = Distiller(config, base, writer, plan.open_turns)
+    size = _hidden_size(base) if config.hidden else None
+    return _write_answers(config, plan, distiller, writer, size, progress)
+
+
+def _remote(
+    config: DistillConfig, given: list[Prompt], exclusion: Exclusion, progress: bool
+) -> DistillReport:
+    from medusa_decoding.distill.endpoint import model_at
+    from medusa_decoding.distill.remote import RemoteDistiller
+
+    tokenizer = load_tokenizer(resolve(config.model, progress=progress))
+    name = model_at(config)
+    note.claim(config, config.model, f"endpoint model {name}", f"endpoint {config.endpoint}")
+    plan = _Plan.of(config, given, exclusion)
+    writer = AnswerWriter(config, None)
+    distiller = RemoteDistiller(config, name, tokenizer, writer, plan.open_turns)
+    return _write_answers(config, plan, distiller, writer, None, progress)
+
+
+def _write_answers(
+    config: DistillConfig,
+    plan: _Plan,
+    distiller: _Answerer,
+    writer: AnswerWriter,
+    hidden_size: int | None,
+    progress: bool,
+) -> DistillReport:
     with JobProgress("answers", distiller.turns_left, enabled=progress) as bar:
-        if config.hidden and distiller.turns_left:
-            bar.say(_announcement(config, distiller.turns_left, _hidden_size(base)))
+        if hidden_size is not None and distiller.turns_left:
+            bar.say(_announcement(config, distiller.turns_left, hidden_size))
         try:
             _follow(config, distiller, bar)
         finally:
             writer.flush()
-        counts = _counts(config, prompts, given)
+        counts = _counts(config, plan)
         note.note_counts(config, {**counts, "too_long": distiller.too_long})
-        asked = {prompt.key for prompt in prompts}
-        excluded = sampled([prompt for prompt in given if prompt.key not in asked], config.answers)
         return DistillReport(
             config.out,
             distiller.finished,
-            len(done.answers),
+            len(plan.done.answers),
             distiller.too_long,
             distiller.tokens,
             bar.seconds,
             excluded=counts["excluded"],
             dropped=counts["dropped"],
-            contaminated=sum(str(prompt.name) in done.answers for prompt in excluded),
+            contaminated=plan.contaminated,
         )
 
 
@@ -146,7 +211,7 @@ def _earlier(config: DistillConfig, prompts: list[Prompt]) -> _Done:
     return done
 
 
-def _counts(config: DistillConfig, prompts: list[Prompt], given: list[Prompt]) -> dict[str, Any]:
+def _counts(config: DistillConfig, plan: _Plan) -> dict[str, Any]:
     """For the note: prompts asked and excluded, answers and their tokens, dropped texts by reason."""
     answers = tokens = 0
     for _, record in read_records(config.out) if config.out.is_file() else ():
@@ -155,8 +220,8 @@ def _counts(config: DistillConfig, prompts: list[Prompt], given: list[Prompt]) -
     if config.dropped_path.is_file():
         dropped.update(str(record.get("reason")) for _, record in read_records(config.dropped_path))
     return {
-        "prompts": len(given),
-        "excluded": len(given) - len(prompts) // config.answers,
+        "prompts": (len(plan.prompts) + len(plan.excluded)) // config.answers,
+        "excluded": len(plan.excluded) // config.answers,
         "answers": answers,
         "tokens": tokens,
         "dropped": dict(sorted(dropped.items())),

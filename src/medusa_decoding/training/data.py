@@ -6,7 +6,6 @@ import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,6 +13,7 @@ from torch import Tensor
 from medusa_decoding.distill.answers import Answer, read_answers, read_records
 from medusa_decoding.distill.hidden_cache import HiddenCache
 from medusa_decoding.distill.prompts import read_conversations
+from medusa_decoding.distill.turns import turn_ids
 from medusa_decoding.errors import UserError
 from medusa_decoding.models import Tokenizer
 from medusa_decoding.training.loss import IGNORED, OUTSIDE
@@ -179,20 +179,9 @@ def _assistant_turns(path: Path, tokenizer: Tokenizer) -> list[Answer]:
         for place, message in enumerate(messages):
             if message["role"] == "assistant" and place > 0:
                 prompt = tokenizer.chat(messages[:place])
-                ids = _turn_ids(tokenizer, messages[: place + 1], prompt)
+                ids = turn_ids(tokenizer, messages[: place + 1], prompt)
                 answers.append(Answer(f"{key}/{place}", prompt, ids, str(key)))
     return [answer for answer in answers if answer.answer_ids]
-
-
-def _turn_ids(tokenizer: Tokenizer, messages: list[dict[str, Any]], prompt: list[int]) -> list[int]:
-    """The last message's tokens as the model would write them, its first end token included."""
-    whole = tokenizer.chat(messages, add_generation_prompt=False)
-    ids = whole[len(prompt) :]
-    if whole[: len(prompt)] != prompt:
-        # Some templates write finished turns otherwise than open ones (thoughts are left out, say).
-        ids = tokenizer.encode(str(messages[-1]["content"]), special=False)
-    ends = [place for place, token in enumerate(ids) if token in tokenizer.eos_ids]
-    return ids[: ends[0] + 1] if ends else ids
 
 
 def _checked(states: Tensor, answer: Answer, hidden_size: int, cache: HiddenCache) -> Tensor:
