@@ -18,8 +18,9 @@ def test_file_is_read_and_overrides_win(tmp_path: Path) -> None:
     )
     config = load_config(path, num_heads=3)
     assert config == TrainingConfig.of(**NEEDED, epochs=7, num_heads=3)
-    assert config.cache_folder == Path("folder/hidden")
-    assert load_config(path, hidden_cache="elsewhere").cache_folder == Path("elsewhere")
+    assert load_config(path, hidden_cache="elsewhere").hidden_cache == Path("elsewhere")
+    path.write_text("model: m\ndata: [a.jsonl, b.parquet]\nout: heads\n", encoding="utf-8")
+    assert load_config(path).data == (Path("a.jsonl"), Path("b.parquet"))
 
 
 @pytest.mark.parametrize(
@@ -27,6 +28,7 @@ def test_file_is_read_and_overrides_win(tmp_path: Path) -> None:
     [
         ("model: m\nepoch: 3\n", r"recipe\.yaml: unknown key 'epoch'; known are model, data"),
         ("model: m\n", "the key 'data' is missing"),
+        ("model: m\ndata: []\nout: o\n", "'data' cannot be"),
         ("model: m\ndata: d\nout: o\nepochs: 0\n", "'epochs' cannot be 0"),
         ("- a\n", "must hold settings"),
         ("1: a\n", "must hold settings"),

@@ -1,15 +1,13 @@
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pytest
 import torch
 
-from medusa_decoding.distill.answers import Answer, append_records
+from medusa_decoding.distill.answers import Answer
 from medusa_decoding.distill.hidden_cache import HiddenCache
 from medusa_decoding.errors import UserError
-from medusa_decoding.models import Tokenizer
 from medusa_decoding.training.data import (
     as_draft_ids,
     build_positions,
@@ -17,18 +15,9 @@ from medusa_decoding.training.data import (
     coverage,
     draft_vocabulary,
     following_tokens,
-    read_training_answers,
     split,
 )
 from medusa_decoding.training.loss import IGNORED, OUTSIDE
-from tests.tiny import tiny_tokenizer
-
-END = 256
-
-
-@pytest.fixture
-def tokenizer() -> Tokenizer:
-    return Tokenizer(tiny_tokenizer())
 
 
 def keys(answers: list[Answer]) -> set[str]:
@@ -131,62 +120,6 @@ def test_answers_to_one_prompt_stand_on_one_side() -> None:
     sides = [{answer.group for answer in side} for side in (training, validation)]
     assert not sides[0] & sides[1] and len(sides[0] | sides[1]) == 100
     assert len(validation) == 3 * len(sides[1]) > 0
-
-
-def test_distilled_answers_are_read(tmp_path: Path, tokenizer: Tokenizer) -> None:
-    path = tmp_path / "answers.jsonl"
-    records = [
-        {"id": 1, "prompt_ids": [1, 2], "answer_ids": [3]},
-        {"id": 2, "prompt_ids": [1] * 9, "answer_ids": [3]},
-    ]
-    append_records(path, records)
-    assert [answer.key for answer in read_training_answers(path, tokenizer, 10)] == ["1", "2"]
-    assert [answer.key for answer in read_training_answers(path, tokenizer, 9)] == ["1"]
-
-
-def test_assistants_turns_are_read_and_all_else_is_prompt(tmp_path: Path, tokenizer: Tokenizer) -> None:
-    messages = [
-        {"role": "user", "content": "a"},
-        {"role": "assistant", "content": "bc"},
-        {"role": "user", "content": "d"},
-        {"role": "assistant", "content": "e"},
-    ]
-    path = tmp_path / "talk.jsonl"
-    path.write_text(json.dumps({"id": "t", "messages": messages}) + "\n", encoding="utf-8")
-    answers = read_training_answers(path, tokenizer, 1000)
-    assert [answer.key for answer in answers] == ["t/1", "t/3"]
-    assert [tokenizer.decode(answer.answer_ids) for answer in answers] == ["bc", "e"]
-    assert all(answer.answer_ids[-1] == END for answer in answers)
-    assert answers[0].prompt_ids == tokenizer.chat(messages[:1])
-    assert answers[1].prompt_ids == tokenizer.chat(messages[:3])
-
-
-def test_a_template_that_rewrites_finished_turns_still_gives_the_turn(tmp_path: Path) -> None:
-    """Here the opening of an unfinished turn is not the beginning of the finished one."""
-    template = (
-        "{% for m in messages %}[{{ m['content'] }}]{% endfor %}"
-        "{% if add_generation_prompt %}<think>{% endif %}"
-    )
-    path = tmp_path / "talk.jsonl"
-    said = [{"from": "human", "value": "a"}, {"from": "gpt", "value": "bc"}]
-    path.write_text(json.dumps({"conversations": said}) + "\n", encoding="utf-8")
-    tokenizer = Tokenizer(tiny_tokenizer(template))
-    (answer,) = read_training_answers(path, tokenizer, 1000)
-    assert tokenizer.decode(answer.prompt_ids) == "[a]<think>"
-    assert tokenizer.decode(answer.answer_ids) == "bc"
-
-
-def test_files_without_answers_are_refused(tmp_path: Path, tokenizer: Tokenizer) -> None:
-    with pytest.raises(UserError, match="make it with `medusa distill`"):
-        read_training_answers(tmp_path / "nothing.jsonl", tokenizer, 10)
-    empty = tmp_path / "empty.jsonl"
-    empty.touch()
-    with pytest.raises(UserError, match="holds no answers to train on"):
-        read_training_answers(empty, tokenizer, 10)
-    prompts = tmp_path / "prompts.jsonl"
-    prompts.write_text('{"prompt": "a"}\n', encoding="utf-8")
-    with pytest.raises(UserError, match="holds no answers to train on"):
-        read_training_answers(prompts, tokenizer, 10)
 
 
 def test_answers_of_a_larger_vocabulary_are_refused() -> None:

@@ -4,18 +4,27 @@ from pathlib import Path
 
 import pytest
 import torch
+from transformers import GPT2Config, GPT2LMHeadModel
 
-from medusa_decoding.distill.answers import Answer
+from medusa_decoding.distill import DistillConfig, distill
+from medusa_decoding.distill.answers import Answer, read_answers
 from medusa_decoding.distill.hidden_cache import HiddenCache
+from medusa_decoding.errors import UserError
 from medusa_decoding.models import BaseModel, load_base_model, resolve
-from medusa_decoding.training import hidden
+from medusa_decoding.training import TrainingConfig, hidden, hidden_on_cpu
 from medusa_decoding.training.hidden import SharedWeights, fill_cache
-from tests.tiny import HIDDEN_SIZE, VOCABULARY_SIZE, tiny_llama
+from medusa_decoding.training.hidden_on_cpu import engine_for
+from tests.tiny import HIDDEN_SIZE, VOCABULARY_SIZE, tiny_llama, tiny_tokenizer
 
 
 @pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory) -> BaseModel:
-    return load_base_model(resolve(str(tiny_llama(tmp_path_factory.mktemp("base")))))
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_llama(tmp_path_factory.mktemp("base"))
+
+
+@pytest.fixture(scope="module")
+def base(model: Path) -> BaseModel:
+    return load_base_model(resolve(str(model)))
 
 
 def answers_of(lengths: list[tuple[int, int]]) -> list[Answer]:
@@ -59,6 +68,56 @@ def test_only_missing_states_are_computed_and_shards_are_cut(
     assert torch.equal(cache.read(["0"])["0"].float(), marked)
     assert len(list(tmp_path.glob("hidden-*.safetensors"))) == 3
     assert len(HiddenCache(tmp_path, base.fingerprint)) == 3
+
+
+@pytest.mark.parametrize("pass_rows", [5, 512])
+def test_cpu_engines_states_are_those_of_decoding(
+    model: Path, base: BaseModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pass_rows: int
+) -> None:
+    """Bit for bit what `distill` keeps on the same engine, in any pieces; and near torch's in fp32."""
+    monkeypatch.setattr(hidden_on_cpu, "PASS_ROWS", pass_rows)
+    prompts = tmp_path / "prompts.txt"
+    prompts.write_text("hello there\nb\nwhat is it?\n", encoding="utf-8")
+    out = tmp_path / "own" / "answers.jsonl"
+    distill(
+        DistillConfig.of(model=str(model), prompts=prompts, out=out, max_tokens=9, engine="cpu"),
+        progress=False,
+    )
+    answers = read_answers(out)
+    assert len(answers) == 3
+    config = TrainingConfig.of(model=str(model), data=out, out=tmp_path / "heads")
+    cache = HiddenCache(tmp_path / "again", base.fingerprint)
+    fill_cache(base, answers, cache, progress=False, engine=lambda: engine_for(config, resolve(str(model))))
+    kept = HiddenCache(tmp_path / "own" / "hidden", base.fingerprint)
+    for answer in answers:
+        assert torch.equal(cache.read([answer.key])[answer.key], kept.read([answer.key])[answer.key])
+    fill_cache(
+        base, answers, torch_cache := HiddenCache(tmp_path / "torch", base.fingerprint), progress=False
+    )
+    for answer in answers:
+        near = torch_cache.read([answer.key])[answer.key]
+        assert (cache.read([answer.key])[answer.key] - near).norm() < 0.1 * near.norm()
+
+
+def test_torch_is_taken_where_it_is_asked_for(model: Path, tmp_path: Path) -> None:
+    source = resolve(str(model))
+
+    def engine(**fields: str) -> object:
+        return engine_for(TrainingConfig.of(model="m", data="d", out="o", **fields), source)
+
+    assert engine() is not None
+    assert engine(engine="torch") is engine(dtype="float64") is None
+    assert engine(engine="cpu", dtype="float64") is not None
+
+
+def test_model_that_the_cpu_engine_cannot_run_goes_to_torch(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    GPT2LMHeadModel(GPT2Config(n_layer=1, n_head=1, n_embd=8, vocab_size=258)).save_pretrained(tmp_path)
+    tiny_tokenizer().save_pretrained(tmp_path)
+    source = resolve(str(tmp_path))
+    assert engine_for(TrainingConfig.of(model="m", data="d", out="o"), source) is None
+    with pytest.raises(UserError, match=r"the CPU engine cannot run .*choose --engine torch"):
+        engine_for(TrainingConfig.of(model="m", data="d", out="o", engine="cpu"), source)
 
 
 def test_the_model_is_left_as_it_was(base: BaseModel, tmp_path: Path) -> None:

@@ -6,8 +6,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pyarrow
 import pytest
 import torch
+from pyarrow import parquet
 
 from medusa_decoding.distill import DistillConfig, distill
 from medusa_decoding.distill.answers import append_records
@@ -232,7 +234,7 @@ def test_out_folder_of_another_training_is_refused(make_config: Any) -> None:
     train(config, progress=False)
     with pytest.raises(UserError, match="holds a training with epochs 3, not 4"):
         train(make_config(epochs=4), progress=False)
-    append_records(config.data, [{"id": "new", "prompt_ids": [1], "answer_ids": [2, 3]}])
+    append_records(config.data[0], [{"id": "new", "prompt_ids": [1], "answer_ids": [2, 3]}])
     with pytest.raises(UserError, match=r"is not what the training in .* began with"):
         train(config, progress=False)
     (config.out / "training.json").unlink()
@@ -275,7 +277,7 @@ def test_answers_of_distill_train_without_running_the_base_again(
     prompts.write_text("one\ntwo\nthree\nfour\n", encoding="utf-8")
     out = tmp_path / "own" / "answers.jsonl"
     distill(DistillConfig.of(model=str(model), prompts=prompts, out=out, max_tokens=12), progress=False)
-    monkeypatch.setattr("medusa_decoding.training.hidden._hidden_states", None)
+    monkeypatch.setattr("medusa_decoding.training.hidden._computed", None)
     report = train(make_config(data=out, epochs=2), progress=False)
     # Greedy answers are the base model's own, but for float16's rounding of near-ties.
     assert report.data["base_agreement"] > 0.95
@@ -308,3 +310,23 @@ def test_tensorboard_gets_the_losses(make_config: Any) -> None:
     config = make_config(epochs=1)
     train(config, progress=False)
     assert [path.name for path in (config.out / "tensorboard").iterdir()]
+
+
+def test_supervised_data_and_own_answers_are_mixed(make_config: Any, tmp_path: Path) -> None:
+    own = make_config().data[0]
+    people = tmp_path / "people.parquet"
+    rows = [
+        {"instruction": f"say {number}", "input": "", "output": f"this is {number}"} for number in range(9)
+    ]
+    parquet.write_table(pyarrow.Table.from_pylist(rows), people)
+    config = make_config(data=[own, people], epochs=1)
+    report = train(config, progress=False)
+    assert report.data["path"] == "answers.jsonl, people.parquet"
+    assert report.data["texts"] + report.data["validation_texts"] == 39
+    assert [source["answers"] for source in report.data["sources"]] == [30, 9]
+    (folder,) = tmp_path.glob("hidden-people-*")
+    assert list(folder.glob("*.safetensors"))
+    # A resumed run finds the same data, another one does not.
+    assert train(config, progress=False) == report
+    with pytest.raises(UserError, match=r"answers\.jsonl, people\.parquet is not what the training"):
+        train(make_config(data=own, epochs=1), progress=False)

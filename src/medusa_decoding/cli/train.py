@@ -13,7 +13,8 @@ from medusa_decoding.training.config import TrainingConfig, load_config
 
 HELPS = {
     "model": "Alias (smollm2), .gguf file, folder or Hub id of the base model.",
-    "data": "Answers written by 'medusa distill'.",
+    "data": "Answers written by 'medusa distill', or supervised data: JSONL, JSON, Parquet, a folder or"
+    " Hub id of datasets; may be given several times.",
     "out": "Folder of the heads; a run that was stopped there is resumed.",
     "num_heads": "Heads: how many tokens ahead they guess.",
     "num_layers": "Residual blocks of each head.",
@@ -32,6 +33,8 @@ HELPS = {
     "patience": "Stop after N epochs without a lower held-out loss, and keep the best epoch's heads.",
     "seed": "Seed of the order and of the split.",
     "hidden_cache": "Folder of the base model's hidden states; auto: beside the data.",
+    "engine": "What computes missing hidden states: auto (the CPU engine where it can run the model), cpu or"
+    " torch.",
     "checkpoint_seconds": "The most that a killed run loses.",
     "device": "auto, cpu, cuda or cuda:N.",
     "dtype": "Of the base model: auto, float64, float32, bfloat16 or float16.",

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Protocol
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -20,6 +21,24 @@ from medusa_decoding.errors import UserError
 from medusa_decoding.files import atomic_write
 
 BASE_FILE = "base.json"
+
+
+class HiddenStates(Protocol):
+    """Where hidden states of answers are kept, by the answers' keys."""
+
+    def __contains__(self, key: str) -> bool: ...
+
+    def write(self, states: Mapping[str, Tensor]) -> None:
+        """Keep (n, D) tensors."""
+        ...
+
+    def read(self, keys: Iterable[str]) -> dict[str, Tensor]:
+        """The (n, D) tensors of `keys`, each of which is there."""
+        ...
+
+    def folder_of(self, key: str) -> Path:
+        """Where the states of `key` are, for messages."""
+        ...
 
 
 class HiddenCache:
@@ -67,6 +86,10 @@ class HiddenCache:
                 found.update({name: file.get_tensor(name) for name in names})
         return found
 
+    def folder_of(self, key: str) -> Path:
+        """The folder of all."""
+        return self.folder
+
     def _claim(self, fingerprint: str, answers: str | None) -> None:
         note = self.folder / BASE_FILE
         mine = {"fingerprint": fingerprint, "answers": answers}
@@ -81,6 +104,43 @@ class HiddenCache:
             return
         with atomic_write(note) as temporary:
             temporary.write_text(json.dumps(mine) + "\n", encoding="utf-8")
+
+
+class HiddenCaches:
+    """Several caches as one. homes: for each key its cache, and the key there."""
+
+    def __init__(self, homes: Mapping[str, tuple[HiddenCache, str]]) -> None:
+        self._homes = homes
+
+    def __contains__(self, key: str) -> bool:
+        if key not in self._homes:
+            return False
+        cache, own = self._homes[key]
+        return own in cache
+
+    def write(self, states: Mapping[str, Tensor]) -> None:
+        """Write one shard into each cache that these states belong to."""
+        for cache, keys in self._by_cache(states):
+            cache.write({own: states[key] for key, own in keys.items()})
+
+    def read(self, keys: Iterable[str]) -> dict[str, Tensor]:
+        """The (n, D) tensors of `keys`, each of which is in its cache."""
+        found: dict[str, Tensor] = {}
+        for cache, wanted in self._by_cache(keys):
+            states = cache.read(wanted.values())
+            found.update({key: states[own] for key, own in wanted.items()})
+        return found
+
+    def folder_of(self, key: str) -> Path:
+        """The folder of the key's cache."""
+        return self._homes[key][0].folder
+
+    def _by_cache(self, keys: Iterable[str]) -> list[tuple[HiddenCache, dict[str, str]]]:
+        grouped: dict[int, tuple[HiddenCache, dict[str, str]]] = {}
+        for key in keys:
+            cache, own = self._homes[key]
+            grouped.setdefault(id(cache), (cache, {}))[1][key] = own
+        return list(grouped.values())
 
 
 def compact(states: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Literal, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from medusa_decoding.distill.config import validated
 from medusa_decoding.errors import UserError
@@ -15,7 +15,8 @@ from medusa_decoding.errors import UserError
 class TrainingConfig(BaseModel):
     """How heads are trained while the base model stays as it is (Medusa-1, section 2.2.1 of the paper).
 
-    model: the base model, as for `load`. data: answers of `distill`, or conversations with assistant turns.
+    model: the base model, as for `load`. data: answers of `distill`, or supervised data, see `sources`; one
+    source or several.
     out: the folder of the heads. num_heads, num_layers, projection, condition: see `HeadsConfig`.
     draft_vocabulary: keep the T most frequent tokens of the answers (None: all of the base model's).
     loss: "ce" learns the answers' tokens (cross-entropy), "kl" the base model's distribution at each of them,
@@ -25,7 +26,8 @@ class TrainingConfig(BaseModel):
     loss_decay: λ, head k's loss weighs λᵏ. validation_fraction: the share of texts kept for evaluation.
     patience: stop after that many epochs whose held-out loss is not below the least so far, and keep the
     heads of the best epoch (None: all epochs, and the last one's heads).
-    hidden_cache: the folder of hidden states ("auto": `hidden` beside `data`).
+    hidden_cache: the folder of hidden states ("auto": `hidden` beside answers of `distill`, for other data a
+    folder of its own beside it). engine: computes those that lack ("auto": the CPU engine where it can).
     checkpoint_seconds: the most that a killed run loses. device, dtype: of the base model.
     compute_dtype: of the heads' products ("auto": bfloat16 where this machine is faster with it); weights,
     optimiser and evaluation are float32.
@@ -34,7 +36,7 @@ class TrainingConfig(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
 
     model: str
-    data: Path
+    data: tuple[Path, ...] = Field(min_length=1)
     out: Path
     num_heads: int = Field(4, ge=1)
     num_layers: int = Field(1, ge=0)
@@ -53,10 +55,16 @@ class TrainingConfig(BaseModel):
     patience: int | None = Field(None, ge=1)
     seed: int = Field(0, ge=0)
     hidden_cache: Path | Literal["auto"] = "auto"
+    engine: Literal["auto", "cpu", "torch"] = "auto"
     checkpoint_seconds: float = Field(60.0, gt=0)
     device: str = "auto"
     dtype: str = "auto"
     compute_dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+
+    @field_validator("data", mode="before")
+    @classmethod
+    def _several(cls, value: Any) -> Any:
+        return (value,) if isinstance(value, str | Path) else value
 
     @model_validator(mode="after")
     def _check_agreement(self) -> Self:
@@ -68,11 +76,6 @@ class TrainingConfig(BaseModel):
             raise ValueError("patience needs texts to look at: give validation_fraction above 0")
         return self
 
-    @property
-    def cache_folder(self) -> Path:
-        """The folder of hidden states."""
-        return self.data.parent / "hidden" if self.hidden_cache == "auto" else Path(self.hidden_cache)
-
     @classmethod
     def of(cls, **fields: Any) -> TrainingConfig:
         """The config of these fields; raises UserError naming the first that is unknown, missing or wrong."""
@@ -81,7 +84,7 @@ class TrainingConfig(BaseModel):
     def recipe(self) -> dict[str, Any]:
         """The settings that change the heads: a run may only be resumed with the same ones."""
         return self.model_dump(
-            mode="json", exclude={"data", "out", "hidden_cache", "checkpoint_seconds", "device"}
+            mode="json", exclude={"data", "out", "hidden_cache", "engine", "checkpoint_seconds", "device"}
         )
 
 

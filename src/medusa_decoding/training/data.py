@@ -5,17 +5,13 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from medusa_decoding.distill.answers import Answer, read_answers, read_records
-from medusa_decoding.distill.hidden_cache import HiddenCache
-from medusa_decoding.distill.prompts import read_conversations
-from medusa_decoding.distill.turns import turn_ids
+from medusa_decoding.distill.answers import Answer
+from medusa_decoding.distill.hidden_cache import HiddenStates
 from medusa_decoding.errors import UserError
-from medusa_decoding.models import Tokenizer
 from medusa_decoding.training.loss import IGNORED, OUTSIDE
 
 # Answers read from the cache at a time: bounds the memory held besides the positions themselves.
@@ -42,23 +38,6 @@ class Positions:
     def rows_with_labels(self) -> Tensor:
         """The rows at which there is something to guess: all but each answer's last."""
         return torch.nonzero(self.labels[:, 0] != IGNORED).flatten()
-
-
-def read_training_answers(path: Path, tokenizer: Tokenizer, context_length: int) -> list[Answer]:
-    """The answers in a file of `distill`, or the assistant's turns of conversations (ShareGPT, messages).
-
-    Texts longer than the context are left out. Raises UserError when nothing is left or the file is of
-    neither kind.
-    """
-    if not path.is_file():
-        raise UserError(f"there is no file {path}; make it with `medusa distill`, or check the path")
-    answers = read_answers(path) if _is_distilled(path) else _assistant_turns(path, tokenizer)
-    fitting = [
-        answer for answer in answers if len(answer.prompt_ids) + len(answer.answer_ids) <= context_length
-    ]
-    if not fitting:
-        raise UserError(f"{path} holds no answers to train on; make some with `medusa distill`")
-    return fitting
 
 
 def split(answers: Sequence[Answer], fraction: float) -> tuple[list[Answer], list[Answer]]:
@@ -116,7 +95,7 @@ def check_ids(answers: Sequence[Answer], vocabulary_size: int) -> None:
 
 def build_positions(
     answers: Sequence[Answer],
-    cache: HiddenCache,
+    cache: HiddenStates,
     num_heads: int,
     hidden_size: int,
     token_map: Tensor | None,
@@ -165,31 +144,12 @@ def as_draft_ids(tokens: Tensor, token_map: Tensor | None, vocabulary_size: int)
     return torch.where(tokens == IGNORED, IGNORED, draft_ids[tokens.clamp_min(0)])
 
 
-def _is_distilled(path: Path) -> bool:
-    if path.suffix.lower() == ".json":
-        return False
-    _, first = next(read_records(path, skip_torn=True), (0, {"answer_ids": []}))
-    return "answer_ids" in first
-
-
-def _assistant_turns(path: Path, tokenizer: Tokenizer) -> list[Answer]:
-    """Each assistant's turn as an answer to the conversation before it."""
-    answers = []
-    for key, messages in read_conversations(path):
-        for place, message in enumerate(messages):
-            if message["role"] == "assistant" and place > 0:
-                prompt = tokenizer.chat(messages[:place])
-                ids = turn_ids(tokenizer, messages[: place + 1], prompt)
-                answers.append(Answer(f"{key}/{place}", prompt, ids, str(key)))
-    return [answer for answer in answers if answer.answer_ids]
-
-
-def _checked(states: Tensor, answer: Answer, hidden_size: int, cache: HiddenCache) -> Tensor:
+def _checked(states: Tensor, answer: Answer, hidden_size: int, cache: HiddenStates) -> Tensor:
     wanted = (len(answer.answer_ids), hidden_size)
     if tuple(states.shape) != wanted:
         raise UserError(
-            f"{cache.folder} holds hidden states of shape {tuple(states.shape)} for answer {answer.key},"
-            f" which needs {wanted}; give another hidden cache"
+            f"{cache.folder_of(answer.key)} holds hidden states of shape {tuple(states.shape)}"
+            f" for answer {answer.key}, which needs {wanted}; give another hidden cache"
         )
     return states
 

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from medusa_decoding.distill.answers import Answer
-from medusa_decoding.distill.hidden_cache import HiddenCache
+from medusa_decoding.distill.hidden_cache import HiddenStates
 from medusa_decoding.distill.progress import JobProgress
 from medusa_decoding.models import BaseModel
+from medusa_decoding.training.hidden_on_cpu import answer_states
+
+if TYPE_CHECKING:
+    from medusa_decoding.engines.cpu.engine import CpuEngine
 
 # Tokens of one forward pass, padding included, and answers' tokens of one shard.
 BATCH_TOKENS = 4096
@@ -46,10 +50,18 @@ class SharedWeights:
         return SharedWeights(rows(self.lm_head), bias, self.embedding)
 
 
-def fill_cache(base: BaseModel, answers: Sequence[Answer], cache: HiddenCache, *, progress: bool) -> None:
+def fill_cache(
+    base: BaseModel,
+    answers: Sequence[Answer],
+    cache: HiddenStates,
+    *,
+    progress: bool,
+    engine: Callable[[], CpuEngine | None] = lambda: None,
+) -> None:
     """Compute the hidden states of those answers that the cache lacks, and write them into it.
 
-    After a kill, the shards already written are used.
+    engine: loads the CPU engine, only if states are missing; without one, torch computes them. After a kill,
+    the shards already written are used.
     """
     missing = sorted(
         (answer for answer in answers if answer.key not in cache),
@@ -59,13 +71,24 @@ def fill_cache(base: BaseModel, answers: Sequence[Answer], cache: HiddenCache, *
         return
     with JobProgress("hidden states", len(missing), enabled=progress) as bar:
         shard: dict[str, Tensor] = {}
-        for batch in _batches(missing):
-            shard.update(_hidden_states(base.model, batch))
-            bar.advance(len(batch), sum(len(answer.answer_ids) for answer in batch))
-            if sum(len(states) for states in shard.values()) >= SHARD_TOKENS:
+        for states in _computed(base, engine(), missing):
+            shard.update(states)
+            bar.advance(len(states), sum(map(len, states.values())))
+            if sum(map(len, shard.values())) >= SHARD_TOKENS:
                 cache.write(shard)
                 shard = {}
         cache.write(shard)
+
+
+def _computed(
+    base: BaseModel, engine: CpuEngine | None, answers: Sequence[Answer]
+) -> Iterator[dict[str, Tensor]]:
+    """The (n, D) states of all answers, some at a time."""
+    if engine is None:
+        yield from (_hidden_states(base.model, batch) for batch in _batches(answers))
+        return
+    for key, states in answer_states(engine, answers):
+        yield {key: torch.from_numpy(states)}
 
 
 def _batches(answers: Sequence[Answer]) -> list[list[Answer]]:

@@ -11,7 +11,7 @@ import torch
 from torch.nn import functional
 
 from medusa_decoding.distill.answers import Answer
-from medusa_decoding.distill.hidden_cache import HiddenCache
+from medusa_decoding.distill.hidden_cache import HiddenStates
 from medusa_decoding.distill.progress import JobProgress
 from medusa_decoding.errors import UserError
 from medusa_decoding.heads import HeadsConfig, MedusaHeads, save_pretrained
@@ -22,9 +22,11 @@ from medusa_decoding.training.config import TrainingConfig
 from medusa_decoding.training.data import Positions
 from medusa_decoding.training.evaluation import calibrate
 from medusa_decoding.training.hidden import SharedWeights, fill_cache
+from medusa_decoding.training.hidden_on_cpu import engine_for
 from medusa_decoding.training.objective import Objective
 from medusa_decoding.training.precision import compute_dtype
 from medusa_decoding.training.report import TrainingReport
+from medusa_decoding.training.sources import checksum, hidden_states_of, read_training_data
 from medusa_decoding.training.trainer import Trainer
 
 OnStep = Callable[[int, float], None]
@@ -47,13 +49,16 @@ def train(config: TrainingConfig, *, progress: bool = True, on_step: OnStep | No
     source = resolve(config.model, progress=progress)
     base = load_base_model(source, device=config.device, dtype=config.dtype)
     shared = SharedWeights.of(base.model)
-    training, validation = _answers(config, base, shared)
-    name = config.data.name if config.hidden_cache == "auto" else None
-    cache = HiddenCache(config.cache_folder, base.fingerprint, name)
-    fill_cache(base, [*training, *validation], cache, progress=progress)
+    found = read_training_data(config.data, base.tokenizer, base.context_length)
+    data.check_ids(found.answers, shared.lm_head.shape[0])
+    training, validation = data.split(found.answers, config.validation_fraction)
+    cache = hidden_states_of(config, found, base.fingerprint)
+    fill_cache(base, found.answers, cache, progress=progress, engine=lambda: engine_for(config, source))
     heads = _new_heads(config, base, shared, training)
     parts = [_positions(heads, part, cache) for part in (training, validation)]
-    record = before or _new_record(config, base, heads, (training, validation), (parts[0], parts[1]))
+    record = before or _new_record(
+        config, base, heads, found.facts, (training, validation), (parts[0], parts[1])
+    )
     agreement = _agreement(shared, parts[0])
     record.data["base_agreement"] = agreement
     # A resumed run computes as it began, whatever this machine measures now.
@@ -71,8 +76,7 @@ def train(config: TrainingConfig, *, progress: bool = True, on_step: OnStep | No
 
 def _earlier_run(config: TrainingConfig) -> TrainingReport | None:
     """The record of the run that `config.out` holds; raises UserError if it is not this one."""
-    if not config.data.is_file():
-        raise UserError(f"there is no file {config.data}; make it with `medusa distill`, or check the path")
+    data_sum = checksum(config.data)
     earlier = report.load_report(config.out)
     if earlier is None:
         if (config.out / "medusa_config.json").exists() or (config.out / CHECKPOINT_FILE).exists():
@@ -86,19 +90,12 @@ def _earlier_run(config: TrainingConfig) -> TrainingReport | None:
             f"{config.out} holds a training with {changed[0]} {was!r}, not {now!r};"
             " give the same settings to resume it, or another out folder"
         )
-    if earlier.data.get("sha256") != report.checksum(config.data):
+    if earlier.data.get("sha256") != data_sum:
         raise UserError(
-            f"{config.data} is not what the training in {config.out} began with; give another out folder"
+            f"{earlier.data.get('path')} is not what the training in {config.out} began with;"
+            " give another out folder"
         )
     return earlier
-
-
-def _answers(
-    config: TrainingConfig, base: BaseModel, shared: SharedWeights
-) -> tuple[list[Answer], list[Answer]]:
-    answers = data.read_training_answers(config.data, base.tokenizer, base.context_length)
-    data.check_ids(answers, shared.lm_head.shape[0])
-    return data.split(answers, config.validation_fraction)
 
 
 def _new_heads(
@@ -129,7 +126,7 @@ def _new_heads(
     return heads
 
 
-def _positions(heads: MedusaHeads, answers: list[Answer], cache: HiddenCache) -> Positions:
+def _positions(heads: MedusaHeads, answers: list[Answer], cache: HiddenStates) -> Positions:
     config = heads.config
     assert config.vocabulary_size is not None
     token_map = None if heads.token_map is None else heads.token_map.cpu()
@@ -142,13 +139,13 @@ def _new_record(
     config: TrainingConfig,
     base: BaseModel,
     heads: MedusaHeads,
+    read: dict[str, Any],
     answers: tuple[list[Answer], list[Answer]],
     positions: tuple[Positions, Positions],
 ) -> TrainingReport:
     token_map = None if heads.token_map is None else heads.token_map.cpu()
     facts: dict[str, Any] = {
-        "path": config.data.name,
-        "sha256": report.checksum(config.data),
+        **read,
         "texts": len(answers[0]),
         "positions": len(positions[0].rows_with_labels()),
         "coverage": data.coverage(answers[0], token_map),

@@ -120,6 +120,12 @@ class CpuEngine:
         self.model.forward(rows.sequences, rows.tokens, rows.positions, rows.parents, rows.wanted, True)
         return CpuVerified(self.model)
 
+    def hidden_states(self, rows: Rows) -> NDArray[np.float32]:
+        """(wanted rows, hidden size): run the base model over `rows` without computing logits."""
+        self.model.forward(rows.sequences, rows.tokens, rows.positions, rows.parents, rows.wanted, False)
+        states = [self.model.hidden(int(row)) for row in np.flatnonzero(rows.wanted)]
+        return np.stack(states) if states else np.empty((0, self.shape.hidden_size), np.float32)
+
     def commit(self, accepted: IntArray) -> None:
         """Keep the accepted rows of the last pass."""
         self.model.commit(accepted)

@@ -1,0 +1,150 @@
+"""The data of a training: answers of `distill` and supervised data, one source or several."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+from medusa_decoding.distill.answers import Answer, answer_of
+from medusa_decoding.distill.hidden_cache import HiddenCache, HiddenCaches
+from medusa_decoding.errors import UserError
+from medusa_decoding.models import Tokenizer
+from medusa_decoding.training.config import TrainingConfig
+from medusa_decoding.training.records import Records
+from medusa_decoding.training.supervised import answers_of
+
+
+@dataclass(frozen=True)
+class Source:
+    """One `--data`. distilled: its records are answers of `distill`, with ids."""
+
+    records: Records
+    answers: list[Answer]
+    distilled: bool
+    too_long: int
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """All answers, each with a key of its own. homes: for each key its source, and the key there."""
+
+    sources: list[Source]
+    answers: list[Answer]
+    homes: dict[str, tuple[Source, str]]
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """For the run's record."""
+        records = [source.records for source in self.sources]
+        facts: dict[str, Any] = {
+            "path": ", ".join(one.file_name for one in records),
+            "sha256": _joined([one.checksum for one in records]),
+            "too_long": sum(source.too_long for source in self.sources),
+        }
+        if len(self.sources) > 1:
+            facts["sources"] = [
+                {
+                    "path": source.records.file_name,
+                    "sha256": source.records.checksum,
+                    "distilled": source.distilled,
+                    "answers": len(source.answers),
+                }
+                for source in self.sources
+            ]
+        return facts
+
+
+def checksum(data: Sequence[Path]) -> str:
+    """SHA-256 of one source, or of the checksums of several; raises UserError where there is none."""
+    return _joined([Records.at(path).checksum for path in data])
+
+
+def read_training_data(data: Sequence[Path], tokenizer: Tokenizer, context_length: int) -> TrainingData:
+    """Read all sources; keys of all but the first begin with the source's name.
+
+    Raises UserError naming what cannot be read, and where a source holds no answers or is given twice.
+    """
+    if twice := [path for path, count in Counter(path.absolute() for path in data).items() if count > 1]:
+        raise UserError(f"{twice[0]} is given twice; give each source once")
+    sources = [read_source(path, tokenizer, context_length) for path in data]
+    homes: dict[str, tuple[Source, str]] = {}
+    answers: list[Answer] = []
+    for place, source in enumerate(sources):
+        prefix = f"{source.records.stem}:" if place else ""
+        for answer in source.answers:
+            named = replace(answer, key=f"{prefix}{answer.key}", group=f"{prefix}{answer.group}")
+            if named.key in homes:
+                raise UserError(
+                    f"{source.records.name}: another source has the id '{named.key}' too;"
+                    " give files different names"
+                )
+            homes[named.key] = (source, answer.key)
+            answers.append(named)
+    return TrainingData(sources, answers, homes)
+
+
+def hidden_states_of(config: TrainingConfig, data: TrainingData, fingerprint: str) -> HiddenCaches:
+    """Where the hidden states of all answers are kept. fingerprint: the base model's."""
+    caches: dict[int, HiddenCache] = {}
+    for source in data.sources:
+        claimed = source.records.file_name if source.distilled and config.hidden_cache == "auto" else None
+        caches[id(source)] = HiddenCache(_cache_folder(config, source, fingerprint), fingerprint, claimed)
+    return HiddenCaches({key: (caches[id(source)], own) for key, (source, own) in data.homes.items()})
+
+
+def read_source(path: Path, tokenizer: Tokenizer, context_length: int) -> Source:
+    """The answers in a file of `distill`, or the assistant's turns of supervised data.
+
+    Texts longer than the context are left out and counted. Raises UserError when nothing is left.
+    """
+    records = Records.at(path)
+    numbered = records.read()
+    first = next(numbered, None)
+    found = () if first is None else chain([first], numbered)
+    distilled = first is not None and "answer_ids" in first[2]
+    answers = list(_distilled(path, found) if distilled else _supervised(tokenizer, found))
+    fitting = [one for one in answers if len(one.prompt_ids) + len(one.answer_ids) <= context_length]
+    if not fitting:
+        raise UserError(f"{path} holds no answers to train on; make some with `medusa distill`")
+    return Source(records, fitting, distilled, len(answers) - len(fitting))
+
+
+def _distilled(path: Path, records: Any) -> Iterator[Answer]:
+    """The last answer of each id, where it has tokens."""
+    answers = (answer_of(path, number, record) for _, number, record in records)
+    yield from {answer.key: answer for answer in answers if answer.answer_ids}.values()
+
+
+def _supervised(tokenizer: Tokenizer, records: Any) -> Iterator[Answer]:
+    seen: set[str] = set()
+    for where, number, record in records:
+        own = record.get("id")
+        key = str(own if isinstance(own, int | str) else number)
+        # Ids of such files are not always unique.
+        key = f"{key}@{number}" if key in seen else key
+        seen.add(key)
+        yield from answers_of(tokenizer, where, key, record)
+
+
+def _cache_folder(config: TrainingConfig, source: Source, fingerprint: str) -> Path:
+    """Of answers of `distill`: `hidden` beside them. Of other data, which may change under its name: a folder
+    named by its content and the base model.
+    """
+    records = source.records
+    explicit = None if config.hidden_cache == "auto" else Path(config.hidden_cache)
+    if explicit is not None:
+        return explicit if len(config.data) == 1 else explicit / records.stem
+    if source.distilled:
+        return records.files[0].parent / "hidden"
+    digest = hashlib.sha256((records.checksum + fingerprint).encode()).hexdigest()[:8]
+    parent = Path(records.name).absolute().parent if records.files else config.out
+    return parent / f"hidden-{records.stem}-{digest}"
+
+
+def _joined(sums: list[str]) -> str:
+    return sums[0] if len(sums) == 1 else hashlib.sha256("".join(sums).encode()).hexdigest()
