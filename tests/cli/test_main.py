@@ -59,7 +59,7 @@ def test_each_option_of_each_verb_has_a_help_text(verb: str) -> None:
         (["generate", "m", "-p", "x", "--temperature", "warm"], "--temperature"),
         (["generate", "m", "-p", "x", "--acceptance", "most"], "'exact', 'typical'"),
         (["bench", "m", "--suite", "s", "--limit", "0"], "--limit"),
-        (["distill", "m", "--out", "o"], "--prompts"),
+        (["distill", "m", "--prompts", "p"], "--out"),
     ],
 )
 def test_wrong_usage_is_one_line_that_points_to_the_help(

@@ -37,8 +37,8 @@ def test_files_may_be_several() -> None:
         ({"model": "m", "prompts": "p"}, "the key 'out' is missing"),
         ({**NEEDED, "temperature": -1}, "'temperature' cannot be -1"),
         ({**NEEDED, "batch": "many"}, "'batch' cannot be 'many'"),
-        ({"model": "m", "out": "o"}, "nothing to answer; give 'prompts' or 'self_prompts'"),
-        ({**NEEDED, "answers": 2}, "2 greedy answers would all be the same; give a 'temperature'"),
+        ({"model": "m", "out": "o"}, "nothing to answer; give --prompts or --self-prompts"),
+        ({**NEEDED, "answers": 2}, "2 greedy answers would all be the same; give a --temperature"),
     ],
 )
 def test_wrong_settings_are_named(fields: dict[str, Any], message: str) -> None:

@@ -53,6 +53,19 @@ def test_distilled_answers_are_read(tmp_path: Path, tokenizer: Tokenizer) -> Non
     assert ([answer.key for answer in source.answers], source.too_long) == (["1", "1#2"], 1)
 
 
+def test_loops_among_distilled_answers_are_left_out_unless_they_are_wanted(
+    tmp_path: Path, tokenizer: Tokenizer
+) -> None:
+    loop = {"id": 1, "prompt_ids": [1], "answer_ids": [3, 4] * 20}
+    own = jsonl(tmp_path / "answers.jsonl", loop, {"id": 2, "prompt_ids": [1], "answer_ids": [3, 4]})
+    data = read_training_data(config_of([own], tmp_path), tokenizer, 100)
+    assert ([answer.key for answer in data.answers], data.facts["loops"]) == (["2"], 1)
+    kept = read_training_data(config_of([own], tmp_path, loops="keep"), tokenizer, 100)
+    assert ([answer.key for answer in kept.answers], kept.facts["loops"]) == (["1", "2"], 0)
+    people = jsonl(tmp_path / "people.jsonl", {"instruction": "sing", "output": "la " * 20})
+    assert len(read_source(people, tokenizer, 100).answers) == 1
+
+
 def test_supervised_records_have_ids_of_their_own(tmp_path: Path, tokenizer: Tokenizer) -> None:
     path = jsonl(tmp_path / "a.jsonl", ALPACA, {**ALPACA, "id": "x"}, {**ALPACA, "id": "x"})
     source = read_source(path, tokenizer, 100)
@@ -65,7 +78,7 @@ def test_sources_are_mixed_and_each_keeps_its_states(tmp_path: Path, tokenizer: 
     other = distilled(tmp_path / "other" / "more.jsonl", 1)
     people = jsonl(tmp_path / "people.jsonl", ALPACA)
     config = config_of([own, other, people], tmp_path / "heads")
-    data = read_training_data(config.data, tokenizer, 100)
+    data = read_training_data(config, tokenizer, 100)
     assert [answer.key for answer in data.answers] == ["1", "2", "more:1", "people:1/1"]
     assert [answer.group for answer in data.answers] == ["1", "2", "more:1", "people:1"]
     assert data.facts["path"] == "answers.jsonl, more.jsonl, people.jsonl"
@@ -90,7 +103,7 @@ def test_states_of_changed_files_and_other_models_are_not_mixed_up(
     config = config_of([path], tmp_path / "heads")
 
     def folder(fingerprint: str) -> Path:
-        data = read_training_data(config.data, tokenizer, 100)
+        data = read_training_data(config, tokenizer, 100)
         return hidden_states_of(config, data, fingerprint).folder_of("1/1")
 
     first = folder("base")
@@ -103,10 +116,10 @@ def test_hidden_cache_may_stand_elsewhere(tmp_path: Path, tokenizer: Tokenizer) 
     own = distilled(tmp_path / "own" / "answers.jsonl", 1)
     other = distilled(tmp_path / "more.jsonl", 1)
     one = config_of([own], tmp_path / "heads", hidden_cache=tmp_path / "states")
-    data = read_training_data(one.data, tokenizer, 100)
+    data = read_training_data(one, tokenizer, 100)
     assert hidden_states_of(one, data, "base").folder_of("1") == tmp_path / "states"
     two = config_of([own, other], tmp_path / "heads", hidden_cache=tmp_path / "states")
-    data = read_training_data(two.data, tokenizer, 100)
+    data = read_training_data(two, tokenizer, 100)
     assert hidden_states_of(two, data, "base").folder_of("more:1") == tmp_path / "states" / "more"
 
 
@@ -115,16 +128,16 @@ def test_two_distilled_files_in_one_folder_are_refused(tmp_path: Path, tokenizer
         [distilled(tmp_path / "a.jsonl", 1), distilled(tmp_path / "b.jsonl", 1)], tmp_path / "heads"
     )
     with pytest.raises(UserError, match="another base model or answers file"):
-        hidden_states_of(config, read_training_data(config.data, tokenizer, 100), "base")
+        hidden_states_of(config, read_training_data(config, tokenizer, 100), "base")
 
 
 def test_a_source_given_twice_is_refused(tmp_path: Path, tokenizer: Tokenizer) -> None:
     path = distilled(tmp_path / "a.jsonl", 1)
     with pytest.raises(UserError, match="is given twice"):
-        read_training_data([path, path], tokenizer, 100)
+        read_training_data(config_of([path, path], tmp_path), tokenizer, 100)
     others = [distilled(tmp_path / folder / "a.jsonl", 1) for folder in ("b", "c")]
     with pytest.raises(UserError, match="another source has the id 'a:1' too"):
-        read_training_data([path, *others], tokenizer, 100)
+        read_training_data(config_of([path, *others], tmp_path), tokenizer, 100)
 
 
 @pytest.mark.parametrize("content", ["", '{"instruction": "a", "output": ""}\n'])

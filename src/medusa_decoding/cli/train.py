@@ -15,6 +15,7 @@ HELPS = {
     "model": "Alias (smollm2), .gguf file, folder or Hub id of the base model.",
     "data": "Answers written by 'medusa distill', or supervised data: JSONL, JSON, Parquet, a folder or"
     " Hub id of datasets; may be given several times.",
+    "loops": "Whether distilled answers that say the same over and over are dropped or kept.",
     "out": "Folder of the heads; a run that was stopped there is resumed.",
     "num_heads": "Heads: how many tokens ahead they guess.",
     "num_layers": "Residual blocks of each head.",

@@ -60,9 +60,9 @@ class DistillConfig(BaseModel):
     @model_validator(mode="after")
     def _check_agreement(self) -> Self:
         if not self.prompts and self.self_prompts is None:
-            raise ValueError("there is nothing to answer; give 'prompts' or 'self_prompts'")
+            raise ValueError("there is nothing to answer; give --prompts or --self-prompts")
         if self.answers > 1 and self.temperature == 0:
-            raise ValueError(f"{self.answers} greedy answers would all be the same; give a 'temperature'")
+            raise ValueError(f"{self.answers} greedy answers would all be the same; give a --temperature")
         if self.endpoint is None:
             if self.endpoint_model is not None:
                 raise ValueError("'endpoint_model' needs an 'endpoint'")

@@ -16,7 +16,8 @@ class TrainingConfig(BaseModel):
     """How heads are trained while the base model stays as it is (Medusa-1, section 2.2.1 of the paper).
 
     model: the base model, as for `load`. data: answers of `distill`, or supervised data, see `sources`; one
-    source or several.
+    source or several. loops: what becomes of degenerate loops among the answers of `distill` (files that it
+    wrote itself have none).
     out: the folder of the heads. num_heads, num_layers, projection, condition: see `HeadsConfig`.
     draft_vocabulary: keep the T most frequent tokens of the answers (None: all of the base model's).
     loss: "ce" learns the answers' tokens (cross-entropy), "kl" the base model's distribution at each of them,
@@ -37,6 +38,7 @@ class TrainingConfig(BaseModel):
 
     model: str
     data: tuple[Path, ...] = Field(min_length=1)
+    loops: Literal["drop", "keep"] = "drop"
     out: Path
     num_heads: int = Field(4, ge=1)
     num_layers: int = Field(1, ge=0)

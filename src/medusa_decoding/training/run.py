@@ -49,7 +49,7 @@ def train(config: TrainingConfig, *, progress: bool = True, on_step: OnStep | No
     source = resolve(config.model, progress=progress)
     base = load_base_model(source, device=config.device, dtype=config.dtype)
     shared = SharedWeights.of(base.model)
-    found = read_training_data(config.data, base.tokenizer, base.context_length)
+    found = read_training_data(config, base.tokenizer, base.context_length)
     data.check_ids(found.answers, shared.lm_head.shape[0])
     training, validation = data.split(found.answers, config.validation_fraction)
     cache = hidden_states_of(config, found, base.fingerprint)

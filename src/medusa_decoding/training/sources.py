@@ -12,6 +12,7 @@ from typing import Any
 
 from medusa_decoding.distill.answers import Answer, answer_of
 from medusa_decoding.distill.hidden_cache import HiddenCache, HiddenCaches
+from medusa_decoding.distill.loops import is_loop
 from medusa_decoding.errors import UserError
 from medusa_decoding.models import Tokenizer
 from medusa_decoding.training.config import TrainingConfig
@@ -21,12 +22,13 @@ from medusa_decoding.training.supervised import answers_of
 
 @dataclass(frozen=True)
 class Source:
-    """One `--data`. distilled: its records are answers of `distill`, with ids."""
+    """One `--data`. distilled: its records are answers of `distill`, with ids. too_long, loops: left out."""
 
     records: Records
     answers: list[Answer]
     distilled: bool
     too_long: int
+    loops: int
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,7 @@ class TrainingData:
             "path": ", ".join(one.file_name for one in records),
             "sha256": _joined([one.checksum for one in records]),
             "too_long": sum(source.too_long for source in self.sources),
+            "loops": sum(source.loops for source in self.sources),
         }
         if len(self.sources) > 1:
             facts["sources"] = [
@@ -64,14 +67,18 @@ def checksum(data: Sequence[Path]) -> str:
     return _joined([Records.at(path).checksum for path in data])
 
 
-def read_training_data(data: Sequence[Path], tokenizer: Tokenizer, context_length: int) -> TrainingData:
-    """Read all sources; keys of all but the first begin with the source's name.
+def read_training_data(config: TrainingConfig, tokenizer: Tokenizer, context_length: int) -> TrainingData:
+    """Read all of `config.data`; keys of all sources but the first begin with the source's name.
 
     Raises UserError naming what cannot be read, and where a source holds no answers or is given twice.
     """
-    if twice := [path for path, count in Counter(path.absolute() for path in data).items() if count > 1]:
-        raise UserError(f"{twice[0]} is given twice; give each source once")
-    sources = [read_source(path, tokenizer, context_length) for path in data]
+    most, count = Counter(path.absolute() for path in config.data).most_common(1)[0]
+    if count > 1:
+        raise UserError(f"{most} is given twice; give each source once")
+    sources = [
+        read_source(path, tokenizer, context_length, drop_loops=config.loops == "drop")
+        for path in config.data
+    ]
     homes: dict[str, tuple[Source, str]] = {}
     answers: list[Answer] = []
     for place, source in enumerate(sources):
@@ -97,10 +104,11 @@ def hidden_states_of(config: TrainingConfig, data: TrainingData, fingerprint: st
     return HiddenCaches({key: (caches[id(source)], own) for key, (source, own) in data.homes.items()})
 
 
-def read_source(path: Path, tokenizer: Tokenizer, context_length: int) -> Source:
+def read_source(path: Path, tokenizer: Tokenizer, context_length: int, *, drop_loops: bool = True) -> Source:
     """The answers in a file of `distill`, or the assistant's turns of supervised data.
 
-    Texts longer than the context are left out and counted. Raises UserError when nothing is left.
+    Texts longer than the context are left out and counted, loops too if they are answers of `distill`: people
+    who repeat themselves may mean it. Raises UserError when nothing is left.
     """
     records = Records.at(path)
     numbered = records.read()
@@ -109,9 +117,10 @@ def read_source(path: Path, tokenizer: Tokenizer, context_length: int) -> Source
     distilled = first is not None and "answer_ids" in first[2]
     answers = list(_distilled(path, found) if distilled else _supervised(tokenizer, found))
     fitting = [one for one in answers if len(one.prompt_ids) + len(one.answer_ids) <= context_length]
-    if not fitting:
+    kept = [one for one in fitting if not (distilled and drop_loops and is_loop(one.answer_ids))]
+    if not kept:
         raise UserError(f"{path} holds no answers to train on; make some with `medusa distill`")
-    return Source(records, fitting, distilled, len(answers) - len(fitting))
+    return Source(records, kept, distilled, len(answers) - len(fitting), len(fitting) - len(kept))
 
 
 def _distilled(path: Path, records: Any) -> Iterator[Answer]:
