@@ -116,7 +116,9 @@ def main() -> None:
     from medusa_decoding.bench.suite import load_suite, round_robin
     from medusa_decoding.models import resolve
 
-    medusa = medusa_decoding.load(chosen.model, engine="cpu", threads=chosen.threads, tree=chosen.tree)
+    medusa = medusa_decoding.load(
+        chosen.model, engine="cpu", threads=chosen.threads, tree=chosen.tree, draft="heads"
+    )
     path = str(resolve(chosen.model).path)
     peers = {"llama.cpp": LlamaCpp(chosen.llama_python, path, chosen.threads)}
     for other in chosen.requantised:

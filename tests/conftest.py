@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Iterator
 from contextlib import suppress
@@ -18,6 +19,18 @@ def smollm2_path() -> Path:
     path = resolve("smollm2").path
     assert path is not None
     return path
+
+
+@pytest.fixture(scope="session", autouse=True)
+def profiles(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Where profiles of tiny models are kept meanwhile, unless a test names a cache of its own."""
+    from medusa_decoding.tuning import cache
+
+    folder, original = tmp_path_factory.mktemp("profiles"), cache.profiles_folder
+    with pytest.MonkeyPatch.context() as patch:
+        chosen = lambda: original() if os.environ.get("MEDUSA_CACHE") else folder  # noqa: E731
+        patch.setattr(cache, "profiles_folder", chosen)
+        yield folder
 
 
 @pytest.fixture(scope="session", autouse=True)

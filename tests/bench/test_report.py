@@ -11,6 +11,7 @@ from medusa_decoding.bench.compare import Difference
 from medusa_decoding.bench.report import Totals, build_report, ratio, table
 from medusa_decoding.bench.run import Comparison, Mark, Run, Skipped
 from medusa_decoding.bench.suite import Question
+from medusa_decoding.decoding import LOOKUP
 from medusa_decoding.generation import GenerationOptions, Medusa
 
 MATHS = Question(question_id=7, category="maths", turns=("1+1?",))
@@ -24,10 +25,13 @@ def plain_run(tokens: int) -> Run:
 
 
 def medusa_run(tokens: int) -> Run:
-    """Two tokens per step, the first of them guessed by head 1, 0.8 seconds and 16 rows each."""
+    """Two tokens per step, the first of them guessed by head 1, in the last step looked up; 0.8 seconds and
+    16 rows each.
+    """
     steps = tokens // 2
     marks = [Mark(2 * step, 16 * step, 0.8 * step) for step in range(1, steps + 1)]
-    return Run("t" * tokens, list(range(tokens)), [0, *[1, 0] * steps], marks, 4, 1.5)
+    sources = [0, *[1, 0] * (steps - 1), LOOKUP, 0]
+    return Run("t" * tokens, list(range(tokens)), sources, marks, 4, 1.5)
 
 
 SAME = Comparison(MATHS, 0, plain_run(9), medusa_run(9), None)
@@ -86,7 +90,10 @@ def test_the_report_is_json_of_the_agreed_form(report: dict[str, object]) -> Non
         1.25,
     )
     assert medusa["identical"] == {"texts": 1, "of": 2, "fraction": 0.5}
-    assert medusa["head_acceptance"] == [1.0, 0.0]
+    assert medusa["head_acceptance"] == [0.8333, 0.0]
+    assert medusa["tokens_from"] == {"base_model": 6, "heads": 5, "lookup": 1}
+    assert read["categories"]["maths"]["tokens_from"] == {"base_model": 4, "heads": 3, "lookup": 1}
+    assert read["categories"]["qa"]["tokens_from"] == {"base_model": 2, "heads": 2, "lookup": 0}
     assert medusa["rows_per_step"] == 16
     assert medusa["prefill"] == {"tokens": 8, "seconds": 3.0}
     assert read["categories"]["maths"]["speedup"] == 1.25
@@ -96,6 +103,7 @@ def test_the_report_is_json_of_the_agreed_form(report: dict[str, object]) -> Non
     assert read["settings"]["tree"] == "auto"
     assert read["engine"]["dtype"] == "float64"
     assert read["heads"]["num_heads"] == 2
+    assert read["drafting"].endswith("heads and prompt lookup")
     assert read["lossless"] is True
     assert read["machine"]["cores"] >= 1
     assert read["skipped"] == [{"question_id": 8, "turn": 1, "reason": "too long"}]
@@ -113,8 +121,8 @@ def test_the_table_has_a_line_per_category_and_one_for_all(report: dict[str, obj
     console = Console(width=120, file=StringIO(), record=True)
     console.print(table(report))
     lines = [line.split() for line in console.export_text().splitlines()]
-    assert ["maths", "1", "8", "2.00", "1.25", "1/1"] in lines
-    assert ["all", "2", "12", "2.00", "1.25", "1/2"] in lines
+    assert ["maths", "1", "8", "38", "%", "12", "%", "2.00", "1.25", "1/1"] in lines
+    assert ["all", "2", "12", "42", "%", "8", "%", "2.00", "1.25", "1/2"] in lines
 
 
 def test_a_table_of_typical_acceptance_says_that_it_is_not_lossless(report: dict[str, object]) -> None:

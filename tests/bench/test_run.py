@@ -9,6 +9,7 @@ import pytest
 from medusa_decoding.bench import run as bench_run
 from medusa_decoding.bench.run import Counts, Mark, Run, run_once, run_suite
 from medusa_decoding.bench.suite import Question
+from medusa_decoding.decoding import LOOKUP
 from medusa_decoding.errors import UserError
 from medusa_decoding.generation import GenerationOptions, Medusa
 
@@ -16,7 +17,7 @@ from medusa_decoding.generation import GenerationOptions, Medusa
 RUN = Run(
     text="abcdefg",
     tokens=[1, 2, 3, 4, 5, 6, 7],
-    sources=[0, 1, 0, 0, 1, 2, 0],
+    sources=[0, 1, 0, LOOKUP, 1, 2, 0],
     marks=[Mark(2, 4, 0.5), Mark(3, 8, 1.0), Mark(6, 12, 1.5)],
     prompt_tokens=3,
     prefill_seconds=0.1,
@@ -24,12 +25,12 @@ RUN = Run(
 
 
 def test_counts_leave_out_the_token_of_the_prefill() -> None:
-    assert RUN.counts(7) == Counts(tokens=6, steps=3, nodes=12, seconds=1.5, accepted=[2, 1])
+    assert RUN.counts(7) == Counts(tokens=6, steps=3, nodes=12, seconds=1.5, accepted=[2, 1], looked_up=1)
 
 
 def test_a_step_beyond_the_length_counts_whole_in_time_and_in_part_in_tokens() -> None:
-    assert RUN.counts(4) == Counts(tokens=3, steps=2, nodes=8, seconds=1.0, accepted=[1])
-    assert RUN.counts(5) == Counts(tokens=4, steps=3, nodes=12, seconds=1.5, accepted=[2])
+    assert RUN.counts(4) == Counts(tokens=3, steps=2, nodes=8, seconds=1.0, accepted=[1], looked_up=1)
+    assert RUN.counts(5) == Counts(tokens=4, steps=3, nodes=12, seconds=1.5, accepted=[2], looked_up=1)
 
 
 def test_a_text_of_the_prefills_token_alone_has_no_steps() -> None:
@@ -38,9 +39,9 @@ def test_a_text_of_the_prefills_token_alone_has_no_steps() -> None:
 
 
 def test_counts_add_up_per_head() -> None:
-    total = Counts(1, 1, 2, 0.5, [1])
-    total.add(Counts(4, 2, 8, 1.0, [1, 2]))
-    assert total == Counts(5, 3, 10, 1.5, [2, 2])
+    total = Counts(1, 1, 2, 0.5, [1], 1)
+    total.add(Counts(4, 2, 8, 1.0, [1, 2], 3))
+    assert total == Counts(5, 3, 10, 1.5, [2, 2], 4)
 
 
 def test_a_run_holds_what_the_statistics_say(tiny_medusa: Medusa) -> None:
@@ -56,6 +57,7 @@ def test_a_run_holds_what_the_statistics_say(tiny_medusa: Medusa) -> None:
         statistics.nodes,
     )
     assert counts.accepted == [count for count in statistics.accepted if count]
+    assert counts.looked_up == statistics.looked_up_accepted
 
 
 def test_both_variants_of_all_turns_see_the_plain_answers_as_history(
@@ -114,7 +116,7 @@ def test_a_suite_of_which_nothing_fits_is_an_error(tiny_medusa: Medusa) -> None:
         run_suite(tiny_medusa, questions, GenerationOptions(max_tokens=3))
 
 
-def test_without_heads_there_is_nothing_to_measure(tiny_medusa: Medusa) -> None:
-    plain = dataclasses.replace(tiny_medusa, heads=None)
+def test_where_nothing_guesses_there_is_nothing_to_measure(tiny_medusa: Medusa) -> None:
+    plain = dataclasses.replace(tiny_medusa, heads=None, lookup=None)
     with pytest.raises(UserError, match="--heads"):
         run_suite(plain, [Question(question_id=1, category="qa", turns=("Hi",))], GenerationOptions())

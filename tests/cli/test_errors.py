@@ -197,14 +197,14 @@ def test_an_empty_suite(medusa: Command, tmp_path: Path) -> None:
     check(medusa("bench", "no such model", "--suite", suite), suite, "empty")
 
 
-def test_a_bench_without_heads(medusa: Command, model: Path, tmp_path: Path) -> None:
+def test_a_bench_of_nothing(medusa: Command, model: Path, tmp_path: Path) -> None:
     suite = tmp_path / "suite.jsonl"
     suite.write_text('{"question_id": 1, "category": "qa", "turns": ["Hi"]}')
-    check(medusa("bench", model, "--suite", suite), "--heads")
+    check(medusa("bench", model, "--suite", suite, "--draft", "none"), "--heads", "--draft")
 
 
-def test_a_demo_without_heads(medusa: Command, model: Path) -> None:
-    check(medusa("demo", model), "--heads")
+def test_a_demo_of_nothing(medusa: Command, model: Path) -> None:
+    check(medusa("demo", model, "--draft", "heads"), "--heads", "--draft")
 
 
 def test_a_chat_without_a_template(medusa: Command, model: Path, tmp_path: Path) -> None:

@@ -16,8 +16,8 @@ from medusa_decoding.cli.terminal import (
     show_warnings_in_one_line,
     write_pieces,
 )
-from medusa_decoding.decoding import Statistics
-from medusa_decoding.generation import Generation, Piece
+from medusa_decoding.decoding import LOOKUP, Statistics
+from medusa_decoding.generation import Generation, Piece, load
 
 
 class Screen(io.StringIO):
@@ -51,7 +51,21 @@ def test_each_guess_has_the_colour_of_its_head(monkeypatch: pytest.MonkeyPatch) 
     terminal_screen = screen(monkeypatch)
     write_pieces(iter(PIECES), show_drafts=True)
     assert terminal_screen.getvalue() == "The\x1b[32m cat\x1b[0m\x1b[36m sat\x1b[0m\n"
-    assert "\x1b[32mhead 1\x1b[0m, \x1b[36mhead 2\x1b[0m" in legend(2)
+
+
+def test_the_legend_names_who_guesses(monkeypatch: pytest.MonkeyPatch, model: Path, heads: Path) -> None:
+    screen(monkeypatch)
+    shown = {draft: legend(load(str(model), heads=heads, draft=draft, tree=4)) for draft in ("both", "heads")}
+    assert "\x1b[32mhead 1\x1b[0m, \x1b[36mhead 2\x1b[0m, \x1b[7mprompt lookup\x1b[0m;" in shown["both"]
+    assert "\x1b[36mhead 2\x1b[0m;" in shown["heads"]
+    alone = legend(load(str(model), draft="lookup", tree=4))
+    assert alone.startswith("guessed by: \x1b[7mprompt lookup\x1b[0m;")
+
+
+def test_what_lookup_guessed_is_shown_in_reverse(monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal_screen = screen(monkeypatch)
+    write_pieces(iter([Piece("a", [1], [0]), Piece("b", [2], [LOOKUP])]), show_drafts=True)
+    assert terminal_screen.getvalue() == "a\x1b[7mb\x1b[0m\n"
 
 
 def test_a_terminal_does_not_obey_what_a_model_writes(monkeypatch: pytest.MonkeyPatch) -> None:

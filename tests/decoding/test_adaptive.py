@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from medusa_decoding.decoding import (
     AdaptivePlanner,
     Decoder,
+    LookupDrafter,
     NoDrafter,
     Outcome,
     Planner,
@@ -21,7 +22,7 @@ from medusa_decoding.decoding import (
 )
 from medusa_decoding.decoding import Sequence as Text
 from medusa_decoding.decoding.adaptive import best_size
-from medusa_decoding.decoding.tree import best_first
+from medusa_decoding.decoding.best_first import best_first
 from tests.decoding.simulated import CONTEXT, CPU, DEAR, Simulation, proposals
 from tests.decoding.toy import KnowingDrafter, ToyEngine, decoded, random_table
 
@@ -244,3 +245,49 @@ def test_the_same_texts_get_the_same_trees_whatever_the_clock_says(
         seen.append(base.sizes)
     assert seen[0] == seen[1]
     assert max(seen[0]) > 5
+
+
+def test_heads_are_paused_though_lookup_succeeds_beside_them() -> None:
+    """Of six tokens lookup guessed five: the heads brought nothing and took time."""
+    planner = AdaptivePlanner(DEAR)
+    for _ in range(3):
+        planner.observe(Outcome(True, [CONTEXT], [16], [6], looked_up_rows=5, looked_up_tokens=5))
+    assert not planner.drafts(1)
+    assert planner.speedup > 1
+    by_heads = AdaptivePlanner(DEAR)
+    for _ in range(3):
+        by_heads.observe(Outcome(True, [CONTEXT], [16], [6]))
+    assert by_heads.drafts(1)
+
+
+class Contrary(ToyEngine):
+    """After any two tokens follows another one each time: what is looked up is never right."""
+
+    def logits_after(self, text):  # type: ignore[no-untyped-def]
+        pair = text[-2:]
+        times = sum(text[at - 2 : at] == pair for at in range(2, len(text)))
+        return np.eye(self.vocabulary_size)[(sum(pair) + times) % self.vocabulary_size]
+
+
+@pytest.mark.parametrize("cost", [CPU, DEAR], ids=["cheap rows", "dear rows"])
+def test_lookup_that_is_always_wrong_costs_little(cost: StepCost) -> None:
+    planner, base = AdaptivePlanner(cost), Contrary(np.zeros((1, 1, 12)))
+    text = Text([1, 2, 3, 1, 2, 3], max_tokens=400)
+    steps = list(Decoder(base, planner=planner, lookup=LookupDrafter()).decode([text]))
+    rows = [len(step.tree) for step in steps if step.tree is not None]
+    assert text.statistics.acceleration_rate < 1.05, "the text is contrary"
+    assert text.statistics.looked_up > 0
+    took = sum(cost.step(count, CONTEXT) for count in rows)
+    plain = cost.step(1, CONTEXT) * text.statistics.tokens
+    assert took < 1.03 * plain
+
+
+def test_lookup_pays_where_a_text_repeats_itself() -> None:
+    table = np.zeros((6, 6, 6))
+    table[:, [1, 2, 3, 4], [2, 3, 4, 1]] = 9.0
+    for cost in (CPU, DEAR):
+        text = Text([1, 2, 3, 4, 1], max_tokens=200)
+        decoder = Decoder(ToyEngine(table), planner=AdaptivePlanner(cost), lookup=LookupDrafter())
+        rows = [len(step.tree) for step in decoder.decode([text]) if step.tree is not None]
+        took = sum(cost.step(count, CONTEXT) for count in rows)
+        assert cost.step(1, CONTEXT) * text.statistics.tokens / took > 3

@@ -8,9 +8,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from medusa_decoding.decoding import (
+    LOOKUP,
     AdaptivePlanner,
     BestFirstPlanner,
     Decoder,
+    Drafter,
+    LookupDrafter,
+    NoDrafter,
     Outcome,
     Planner,
     SamplingParameters,
@@ -79,14 +83,24 @@ samplings = st.builds(
 
 @settings(deadline=None, derandomize=True, max_examples=80)
 @given(
-    samplings, planners, st.booleans(), st.lists(st.integers(0, 5), min_size=1, max_size=9), st.integers(0, 9)
+    samplings,
+    planners,
+    st.sampled_from(["knowing", "random", "none"]),
+    st.booleans(),
+    st.lists(st.integers(0, 5), min_size=1, max_size=9),
+    st.integers(0, 9),
 )
 def test_the_text_is_the_plain_one_with_any_tree(
-    sampling: SamplingParameters, planner: Planner, knows: bool, prompt: list[int], seed: int
+    sampling: SamplingParameters, planner: Planner, heads: str, looks_up: bool, prompt: list[int], seed: int
 ) -> None:
     expected = plain(prompt, sampling, 15)
-    drafter = knowing(prompt, expected, right=0.8) if knows else RandomDrafter(3, 3, VOCABULARY, seed)
-    decoder = Decoder(engine(), drafter, planner, prefill_rows=4)
+    drafters: dict[str, Drafter] = {
+        "knowing": knowing(prompt, expected, right=0.8),
+        "random": RandomDrafter(3, 3, VOCABULARY, seed),
+        "none": NoDrafter(),
+    }
+    lookup = LookupDrafter() if looks_up else None
+    decoder = Decoder(engine(), drafters[heads], planner, prefill_rows=4, lookup=lookup)
     assert decoded(decoder, Text(prompt, sampling, max_tokens=15)) == [expected]
     assert decoded(Decoder(engine()), Text(prompt, sampling, max_tokens=15)) == [expected]
 
@@ -99,6 +113,7 @@ def test_a_right_guess_saves_a_step() -> None:
     assert text.tokens == expected[:11]
     assert [step.tokens for step in steps] == [expected[:1], expected[1:6], expected[6:11]]
     assert [step.guessed for step in steps] == [0, 4, 4]
+    assert [step.sources for step in steps] == [[0], [1, 2, 3, 4, 0], [1, 2, 3, 4, 0]]
     assert [step.tree is None for step in steps] == [True, False, False]
     assert text.statistics.acceleration_rate == 5
     assert text.statistics.tokens == 10
@@ -228,9 +243,13 @@ def test_a_whole_prompt_cannot_be_committed(committed: int) -> None:
     ),
     planners,
     st.integers(1, 6),
+    st.booleans(),
 )
 def test_several_texts_at_once_equal_each_alone(
-    wanted: list[tuple[list[int], SamplingParameters, int, frozenset[int]]], planner: Planner, rows: int
+    wanted: list[tuple[list[int], SamplingParameters, int, frozenset[int]]],
+    planner: Planner,
+    rows: int,
+    looks_up: bool,
 ) -> None:
     def texts() -> list[Text]:
         return [Text(prompt, sampling, most, stops) for prompt, sampling, most, stops in wanted]
@@ -238,9 +257,8 @@ def test_several_texts_at_once_equal_each_alone(
     base = engine()
     together = texts()
     known = [[*prompt, *plain(prompt, sampling, 12)] for prompt, sampling, _, _ in wanted]
-    decoded(
-        Decoder(base, KnowingDrafter(known, VOCABULARY, right=0.7), planner, prefill_rows=rows), *together
-    )
+    drafter, lookup = KnowingDrafter(known, VOCABULARY, right=0.7), LookupDrafter() if looks_up else None
+    decoded(Decoder(base, drafter, planner, prefill_rows=rows, lookup=lookup), *together)
     for one, alone in zip(together, texts(), strict=True):
         decoded(Decoder(engine()), alone)
         assert one.tokens == alone.tokens
@@ -383,3 +401,48 @@ def test_the_last_token_needs_no_guesses() -> None:
     decoded(Decoder(engine(), RandomDrafter(3, 3, VOCABULARY, 0), planner), Text([1], PLAIN, max_tokens=2))
     assert planner.counts == []
     assert [outcome.drafted for outcome in planner.told] == [False]
+
+
+def periodic() -> ToyEngine:
+    """After 1 comes 2, after 2 comes 3, after 3 comes 1, whatever was before."""
+    table = np.zeros((VOCABULARY, VOCABULARY, VOCABULARY))
+    for last, following in ((1, 2), (2, 3), (3, 1)):
+        table[:, last, following] = 9.0
+    return ToyEngine(table)
+
+
+def test_lookup_follows_a_text_that_repeats_itself_and_is_counted_apart() -> None:
+    text = Text([1, 2, 3, 1], max_tokens=40)
+    decoder = Decoder(periodic(), planner=BestFirstPlanner(6), lookup=LookupDrafter())
+    steps = [step for step in decoder.decode([text]) if step.tree is not None]
+    assert text.tokens == ([2, 3, 1] * 14)[:40]
+    assert [step.sources for step in steps[1:-1]] == [[LOOKUP] * 5 + [0]] * (len(steps) - 2)
+    statistics = text.statistics
+    assert statistics.acceleration_rate > 5
+    assert (statistics.drafted, statistics.accepted) == ([], [])
+    assert statistics.looked_up == statistics.nodes - statistics.steps
+    assert statistics.looked_up_accepted == sum(step.sources.count(LOOKUP) for step in steps) > 30
+
+
+def test_lookup_goes_on_where_the_planner_does_not_ask_the_heads() -> None:
+    planner = Attentive()
+    drafter = knowing([1, 2, 3, 1], [2, 3, 1] * 20)
+    texts = [Text([1, 2, 3, 1], max_tokens=40), Text([2, 3, 1, 2], max_tokens=30)]
+    decoder = Decoder(periodic(), drafter, planner, lookup=LookupDrafter())
+    for _ in decoder.decode(texts):
+        pass
+    unasked = [outcome for outcome in planner.told if not outcome.drafted]
+    assert len(drafter.seen) < sum(len(outcome.rows) for outcome in planner.told)
+    assert max(outcome.looked_up_tokens for outcome in unasked) > 5
+    for outcome in planner.told:
+        assert outcome.looked_up_rows <= sum(outcome.rows) - len(outcome.rows)
+        assert outcome.looked_up_tokens <= sum(outcome.emitted)
+    told = sum(outcome.looked_up_rows for outcome in planner.told)
+    assert told == sum(text.statistics.looked_up for text in texts)
+
+
+def test_an_end_inside_of_what_was_looked_up_trims_exactly() -> None:
+    base, text = periodic(), Text([1, 2, 3, 1], max_tokens=50, halt=None, stop_ids=frozenset([3]))
+    decoded(Decoder(base, planner=BestFirstPlanner(9), lookup=LookupDrafter()), text)
+    assert text.tokens == [2, 3]
+    assert text.handle is not None and base.texts[text.handle] == [1, 2, 3, 1, 2]

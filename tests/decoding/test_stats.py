@@ -1,20 +1,26 @@
 from __future__ import annotations
 
-import numpy as np
 import pytest
 
-from medusa_decoding.decoding import Statistics
+from medusa_decoding.decoding import LOOKUP, Statistics
 
 
 def test_counts_per_head() -> None:
     statistics = Statistics()
-    statistics.count_step(np.array([0, 1, 1, 2, 3]), guessed=2, emitted=3)
-    statistics.count_step(np.array([0, 1, 2]), guessed=0, emitted=1)
-    statistics.count_step(np.array([0]), guessed=0, emitted=1)
+    statistics.count_step([0, 1, 1, 2, 3], [1, 2, 0])
+    statistics.count_step([0, 1, 2], [0])
+    statistics.count_step([0], [0])
     assert (statistics.steps, statistics.tokens, statistics.nodes) == (3, 5, 9)
     assert statistics.drafted == [3, 2, 1]
     assert statistics.accepted == [1, 1]
     assert statistics.acceleration_rate == pytest.approx(5 / 3)
+
+
+def test_guesses_of_lookup_count_for_no_head() -> None:
+    statistics = Statistics()
+    statistics.count_step([0, LOOKUP, 1, LOOKUP, LOOKUP, 3], [LOOKUP, LOOKUP, 3, 0])
+    assert (statistics.drafted, statistics.accepted) == ([1, 0, 1], [0, 0, 1])
+    assert (statistics.looked_up, statistics.looked_up_accepted, statistics.nodes) == (3, 2, 6)
 
 
 def test_rates_of_a_text_without_steps() -> None:

@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from medusa_decoding.decoding import Proposals, Tree, tree
-from medusa_decoding.decoding.tree import ancestor_mask, best_first, parse_choices, static_tree
+from medusa_decoding.decoding.best_first import best_first
+from medusa_decoding.decoding.tree import ancestor_mask, parse_choices, static_tree
 from tests.decoding.toy import connected_subtrees
 
 EXAMPLE = Proposals(np.array([[21, 22], [31, 32]]), np.array([[0.6, 0.3], [0.5, 0.4]]))

@@ -12,7 +12,7 @@ import pytest
 
 import medusa_decoding
 from medusa_decoding import UserError
-from medusa_decoding.decoding import BestFirstPlanner
+from medusa_decoding.decoding import AdaptivePlanner, BestFirstPlanner
 from medusa_decoding.engines import TorchEngine
 from medusa_decoding.engines.cpu.engine import CpuEngine
 from medusa_decoding.generation import Medusa, on_cpu
@@ -225,7 +225,9 @@ def test_heads_change_no_text(
     assert medusa.heads is not None
     plain = text_of(medusa, speculative=False, **sampling)
     assert text_of(medusa, **sampling) == plain
-    assert text_of(quietly(llama, heads=None, weights=weights), **sampling) == plain
+    for draft in ("heads", "lookup", "none"):
+        other = quietly(llama, heads=heads if draft == "heads" else "auto", draft=draft, weights=weights)
+        assert text_of(other, **sampling) == plain
 
 
 def test_the_heads_formats_do_not_matter(llama: Path, heads: Path, tmp_path: Path) -> None:
@@ -237,7 +239,38 @@ def test_the_heads_formats_do_not_matter(llama: Path, heads: Path, tmp_path: Pat
     assert text_of(medusa) == text_of(medusa, speculative=False)
 
 
-def test_without_heads_nothing_is_measured(llama: Path) -> None:
-    medusa = quietly(llama, heads=None)
-    assert medusa.heads is None
-    assert isinstance(medusa.planner, BestFirstPlanner)
+def test_where_nothing_guesses_nothing_is_measured(llama: Path) -> None:
+    for medusa in (quietly(llama, draft="none"), quietly(llama, draft="heads"), quietly(llama, tree=1)):
+        assert medusa.heads is None
+        assert isinstance(medusa.planner, BestFirstPlanner)
+
+
+def test_lookup_needs_no_heads_and_goes_by_what_rows_cost(llama: Path, heads: Path) -> None:
+    alone, both = quietly(llama), quietly(llama, heads=heads)
+    assert (alone.drafting, both.drafting) == ("prompt lookup", f"{heads} and prompt lookup")
+    assert isinstance(alone.planner, AdaptivePlanner) and alone.planner.cost.draft(1) == 0
+    assert isinstance(both.planner, AdaptivePlanner) and both.planner.cost.draft(1) > 0
+    on_torch = quietly(llama, engine="torch")
+    assert isinstance(on_torch.planner, BestFirstPlanner) and on_torch.planner.least == 0.5
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"draft": "all"}, "unknown draft 'all': choose both, heads, lookup or none"),
+        ({"draft": "lookup", "heads": "mine"}, "--draft lookup does not use --heads mine"),
+        ({"draft": "none", "heads": "mine"}, "--draft none does not use --heads mine"),
+    ],
+)
+def test_who_guesses_is_checked(llama: Path, settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        load(llama, **settings)
+
+
+def test_a_static_tree_has_no_places_for_lookup(llama: Path, heads: Path, tmp_path: Path) -> None:
+    file = tmp_path / "tree.json"
+    file.write_text("[[0], [1], [0, 0]]")
+    medusa = quietly(llama, heads=heads, tree=file)
+    assert medusa.lookup is None and medusa.heads is not None
+    with pytest.raises(UserError, match="places for heads only: choose --tree auto"):
+        load(llama, draft="lookup", tree=file)

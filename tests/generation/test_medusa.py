@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 import medusa_decoding
 from medusa_decoding import UserError
-from medusa_decoding.decoding import BestFirstPlanner
+from medusa_decoding.decoding import LOOKUP, BestFirstPlanner
 from medusa_decoding.generation import Medusa
 from tests.tiny import tiny_heads, tiny_llama
 
@@ -29,6 +29,7 @@ ENGINES = {
     "torch": {"dtype": "float64"},
     "cpu": {"engine": "cpu", "weights": "int8", "tree": 16},
     "cpu-fp32": {"engine": "cpu", "weights": "fp32", "tree": 16, "threads": 2},
+    "heads-alone": {"engine": "cpu", "tree": 16, "draft": "heads"},
 }
 
 
@@ -78,6 +79,21 @@ def test_statistics_and_sources_count_emitted_tokens_only(medusa: Medusa) -> Non
         assert sum(statistics.accepted) == sum(source > 0 for source in result.sources)
         for head, accepted in enumerate(statistics.accepted, 1):
             assert accepted == result.sources.count(head)
+        assert statistics.looked_up_accepted == result.sources.count(LOOKUP)
+        assert statistics.looked_up >= statistics.looked_up_accepted
+        guessed = sum(statistics.drafted) + statistics.looked_up
+        assert statistics.nodes == statistics.steps + guessed
+
+
+def test_lookup_alone_changes_no_token_and_saves_steps(folder: Path) -> None:
+    """A penalty below 0 makes the tiny model repeat itself, which lookup follows."""
+    alone = load(folder, None, engine="cpu", tree=8)
+    for asked in ({}, SAMPLED, {"frequency_penalty": -1.0}):
+        plain = alone.generate("abcabcabc", max_tokens=60, speculative=False, ignore_eos=True, **asked)
+        fast = alone.generate("abcabcabc", max_tokens=60, ignore_eos=True, **asked)
+        assert fast.tokens == plain.tokens
+        assert set(fast.sources) <= {0, LOOKUP}
+    assert fast.statistics.acceleration_rate > 2
 
 
 def test_prompts_may_be_text_messages_or_ids(medusa: Medusa) -> None:
@@ -189,6 +205,10 @@ def test_a_model_without_trees_decodes_plainly_and_refuses_heads(tmp_path: Path,
     tiny_tokenizer().save_pretrained(tmp_path)
     with pytest.warns(UserWarning, match="decoding plainly"):
         plain = medusa_decoding.load(str(tmp_path), progress=False)
+    assert not plain.drafts
+    with pytest.raises(UserError, match="--draft none"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        medusa_decoding.load(str(tmp_path), draft="lookup", progress=False)
     assert len(plain.generate("x", max_tokens=5, ignore_eos=True).tokens) == 5
     conversation = plain.conversation()
     for text in ("a", "b"):

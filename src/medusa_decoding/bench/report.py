@@ -3,14 +3,15 @@
     machine     processor, cores, threads, memory, versions, date
     model, engine, heads, suite, settings
     variants    autoregressive: tokens, seconds, tokens_per_second, steps, prefill (timed apart)
-                medusa: the same, and acceleration_rate, overhead, speedup, identical, head_acceptance
-    categories  acceleration_rate, speedup, identical and counts of each
+                medusa: the same, and acceleration_rate, overhead, speedup, identical, tokens_from,
+                head_acceptance
+    categories  acceleration_rate, speedup, identical, tokens_from and counts of each
     differences where texts differ: the first different token and how likely the base model found both
     skipped     turns that did not fit the context
 
 Both variants count the same tokens: where the texts of a turn differ in length, those of the shorter one.
 The token that comes out of the prefill is not counted. acceleration_rate: tokens per decoding step.
-overhead: mean time of a step with heads ÷ mean time of a plain step. speedup: tokens per second ÷ tokens
+overhead: mean time of a step with guesses ÷ mean time of a plain step. speedup: tokens per second ÷ tokens
 per second. A rate is null where there was no step to measure.
 """
 
@@ -52,12 +53,12 @@ class Totals:
 
     @property
     def acceleration_rate(self) -> float | None:
-        """Tokens per step with heads."""
+        """Tokens per step with guesses."""
         return ratio(self.medusa.tokens, self.medusa.steps)
 
     @property
     def overhead(self) -> float | None:
-        """Mean time of a step with heads over that of a plain step."""
+        """Mean time of a step with guesses over that of a plain step."""
         return ratio(
             ratio(self.medusa.seconds, self.medusa.steps), ratio(self.plain.seconds, self.plain.steps)
         )
@@ -70,7 +71,7 @@ class Totals:
         )
 
     def as_json(self) -> Json:
-        """The rates, rounded, and how many texts are identical."""
+        """The rates, rounded, how many texts are identical, and who guessed their tokens."""
         return {
             "acceleration_rate": _rounded(self.acceleration_rate),
             "overhead": _rounded(self.overhead),
@@ -80,7 +81,15 @@ class Totals:
                 "of": self.turns,
                 "fraction": _rounded(ratio(self.identical, self.turns)),
             },
+            "tokens_from": self.tokens_from,
         }
+
+    @property
+    def tokens_from(self) -> dict[str, int]:
+        """How many tokens heads and prompt lookup guessed; the base model itself added the others."""
+        by_heads, looked_up = sum(self.medusa.accepted), self.medusa.looked_up
+        own = self.medusa.tokens - by_heads - looked_up
+        return {"base_model": own, "heads": by_heads, "lookup": looked_up}
 
 
 def ratio(above: float | None, below: float | None) -> float | None:
@@ -138,6 +147,7 @@ def describe(medusa: Medusa) -> Json:
         "heads": None
         if heads is None
         else {"name": medusa.heads_name, **heads.config.model_dump(mode="json")},
+        "drafting": medusa.drafting,
     }
 
 
@@ -190,20 +200,20 @@ def table(report: Json) -> Table:
     medusa, plain = report["variants"]["medusa"], report["variants"]["autoregressive"]
     kept = "" if report["lossless"] else ", typical acceptance: not lossless"
     result = Table(
-        title=f"{report['model']} with {report['heads']['name']}{kept}",
+        title=f"{report['model']} with {report['drafting']}{kept}",
         title_justify="left",
         box=box.SIMPLE_HEAD,
     )
     result.add_column("category")
-    for name in ("turns", "tokens", "tokens/step", "speedup", "identical"):
+    for name in ("turns", "tokens", "heads'", "looked up", "tokens/step", "speedup", "identical"):
         result.add_column(name, justify="right")
     for name, figures in report["categories"].items():
-        result.add_row(name, str(figures["turns"]), str(figures["tokens"]), *_cells(figures))
+        result.add_row(name, str(figures["turns"]), *_cells(figures))
     result.add_section()
-    result.add_row("all", str(report["suite"]["turns"]), str(medusa["tokens"]), *_cells(medusa), style="bold")
+    result.add_row("all", str(report["suite"]["turns"]), *_cells(medusa), style="bold")
     speeds = [_shown(figures["tokens_per_second"], 1) for figures in (plain, medusa)]
     overhead = _shown(medusa["overhead"])
-    result.caption = f"{speeds[0]} tokens/s plain, {speeds[1]} with heads; overhead of a step {overhead}"
+    result.caption = f"{speeds[0]} tokens/s plain, {speeds[1]} with guesses; overhead of a step {overhead}"
     result.caption_justify = "left"
     return result
 
@@ -221,13 +231,20 @@ def _variant(counts: Counts, prefill_seconds: float, comparisons: Sequence[Compa
     }
 
 
-def _cells(figures: Json) -> tuple[str, str, str]:
-    identical = figures["identical"]
+def _cells(figures: Json) -> tuple[str, ...]:
+    identical, tokens, origin = figures["identical"], figures["tokens"], figures["tokens_from"]
     return (
+        str(tokens),
+        _share(origin["heads"], tokens),
+        _share(origin["lookup"], tokens),
         _shown(figures["acceleration_rate"]),
         _shown(figures["speedup"]),
         f"{identical['texts']}/{identical['of']}",
     )
+
+
+def _share(count: int, total: int) -> str:
+    return f"{100 * count / total:.0f} %" if total else "-"
 
 
 def _shown(value: float | None, digits: int = 2) -> str:

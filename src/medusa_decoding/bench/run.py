@@ -1,6 +1,6 @@
 """Run a suite: every prompt with both variants, one right after the other, in alternating order.
 
-What is compared is one thing: the same loop, engine and settings, with the heads or without. Both variants
+What is compared is one thing: the same loop, engine and settings, with guesses or without. Both variants
 of a turn see the same prompt: the history of later turns holds the answers of the plain variant. The prompt
 of each turn is prefilled anew and timed apart; the token that comes out of the prefill belongs to it and is
 not counted.
@@ -14,17 +14,22 @@ from typing import Any
 
 from medusa_decoding.bench.compare import Difference, first_difference
 from medusa_decoding.bench.suite import Question
+from medusa_decoding.decoding import LOOKUP
 from medusa_decoding.errors import UserError
 from medusa_decoding.generation import GenerationOptions, Medusa
 
 WARM_UP_TOKENS = 8
+NOTHING_GUESSES = (
+    "nothing guesses for {}: give heads with --heads (train some with 'medusa train'), or leave out --draft"
+)
 
 
 @dataclass
 class Counts:
     """Decoding steps and what they gave, the prefill not included. Times are in seconds.
 
-    nodes: rows of all trees, the roots included. accepted: per head, its guesses that became text.
+    nodes: rows of all trees, the roots included. accepted: per head, its guesses that became text. looked_up:
+    prompt lookup's that did.
     """
 
     tokens: int = 0
@@ -32,6 +37,7 @@ class Counts:
     nodes: int = 0
     seconds: float = 0.0
     accepted: list[int] = field(default_factory=list)
+    looked_up: int = 0
 
     def add(self, other: Counts) -> None:
         """Add another text's counts."""
@@ -39,6 +45,7 @@ class Counts:
         self.steps += other.steps
         self.nodes += other.nodes
         self.seconds += other.seconds
+        self.looked_up += other.looked_up
         heads = max(len(self.accepted), len(other.accepted))
         both = (counts + [0] * (heads - len(counts)) for counts in (self.accepted, other.accepted))
         self.accepted = [sum(pair) for pair in zip(*both, strict=True)]
@@ -55,7 +62,7 @@ class Mark:
 
 @dataclass(frozen=True)
 class Run:
-    """One text as it was written: all its tokens, which head guessed each, and a mark per decoding step."""
+    """One text as it was written: all its tokens, who guessed each, and a mark per decoding step."""
 
     text: str
     tokens: list[int]
@@ -78,7 +85,9 @@ class Run:
             return Counts()
         last, sources = self.marks[steps - 1], self.sources[1:length]
         accepted = [sources.count(head) for head in range(1, max(sources, default=0) + 1)]
-        return Counts(min(wanted, last.tokens), steps, last.nodes, last.seconds, accepted)
+        return Counts(
+            min(wanted, last.tokens), steps, last.nodes, last.seconds, accepted, sources.count(LOOKUP)
+        )
 
 
 @dataclass(frozen=True)
@@ -117,12 +126,10 @@ def run_suite(
 ) -> tuple[list[Comparison], list[Skipped]]:
     """Run all turns of all questions; `advance` is called after each turn.
 
-    Raises UserError where the model has no heads to measure, or where no prompt fits the context.
+    Raises UserError where nothing guesses that could be measured, or where no prompt fits the context.
     """
-    if medusa.heads is None:
-        raise UserError(
-            f"there are no heads for {medusa.name}: give --heads, or train some with 'medusa train'"
-        )
+    if not medusa.drafts:
+        raise UserError(NOTHING_GUESSES.format(medusa.name))
     warm_up(medusa, questions[0].turns[0])
     done: list[Comparison] = []
     skipped: list[Skipped] = []

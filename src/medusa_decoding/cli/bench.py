@@ -1,4 +1,4 @@
-"""`medusa bench`: measure heads on a suite of prompts."""
+"""`medusa bench`: measure heads and prompt lookup on a suite of prompts."""
 
 from __future__ import annotations
 
@@ -38,9 +38,9 @@ def bench(
     choice: take.Choice,
     loading: take.Loading,
 ) -> None:
-    """Measure the heads on a suite of prompts.
+    """Measure the heads, and prompt lookup, on a suite of prompts.
 
-    Each prompt is decoded plainly and with heads, in alternating order; speed and text are compared.
+    Each prompt is decoded plainly and with guesses, in alternating order; speed and text are compared.
     """
     from medusa_decoding.bench.suite import load_suite, round_robin
     from medusa_decoding.generation.options import GenerationOptions
@@ -57,6 +57,7 @@ def bench(
         comparisons, skipped = run_suite(medusa, questions, chosen, advance)
     settings = {
         "limit": limit,
+        "draft": loading.draft,
         "tree": loading.tree,
         "acceptance": loading.acceptance,
         "quantization": loading.quantization,

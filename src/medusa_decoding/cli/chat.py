@@ -34,7 +34,7 @@ def chat(
     model: take.Model,
     system: take.System = None,
     show_drafts: Annotated[
-        bool, typer.Option("--show-drafts", help="Colour each token by the head that guessed it.")
+        bool, typer.Option("--show-drafts", help="Colour each token by who guessed it: a head, or lookup.")
     ] = False,
     max_tokens: take.MaxTokens = 1024,
     sampling: take.Sampling,
@@ -71,9 +71,9 @@ class Chat:
     def run(self) -> None:
         """Until /exit or the end of the input."""
         if self.interactive:
-            note(f"{self.medusa.name}, {self.medusa.heads_name or 'no heads'}. {_HELP}")
-        if self.show_drafts and self.medusa.heads is not None:
-            print(legend(self.medusa.heads.config.num_heads), file=sys.stderr)
+            note(f"{self.medusa.name}, {self.medusa.drafting}. {_HELP}")
+        if self.show_drafts and self.medusa.drafts:
+            print(legend(self.medusa), file=sys.stderr)
         for line in self._lines():
             if line.startswith("/"):
                 if not self._obey(line):

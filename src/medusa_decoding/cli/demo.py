@@ -1,4 +1,4 @@
-"""`medusa demo`: one prompt, answered plainly and with heads."""
+"""`medusa demo`: one prompt, answered plainly and with guesses."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def demo(
     choice: take.Choice,
     loading: take.Loading,
 ) -> int:
-    """Answer one prompt plainly and with heads, and compare.
+    """Answer one prompt plainly and with guesses of heads and prompt lookup, and compare.
 
     The text is the same, the forward passes are fewer. The exit status is 1 where the texts differ.
     """
@@ -38,13 +38,11 @@ def demo(
 
     options = GenerationOptions.of(None, {**choice.fields(), "max_tokens": max_tokens})
     medusa = load_medusa(model, loading)
-    if medusa.heads is None:
-        raise UserError(
-            f"there are no heads for {model}: train some with 'medusa train' and give --heads DIR"
-        )
     from medusa_decoding.bench.compare import first_difference
-    from medusa_decoding.bench.run import warm_up
+    from medusa_decoding.bench.run import NOTHING_GUESSES, warm_up
 
+    if not medusa.drafts:
+        raise UserError(NOTHING_GUESSES.format(model))
     warm_up(medusa, prompt)
     _title(f"{medusa.name}: {prompt}")
     plain = _show(medusa, prompt, options, speculative=False)
@@ -56,16 +54,19 @@ def demo(
 
 def _show(medusa: Medusa, prompt: str, options: GenerationOptions, *, speculative: bool) -> Generation:
     """Write one answer as it comes, with its figures below."""
-    assert medusa.heads is not None
-    count = medusa.heads.config.num_heads
     kept = "" if is_lossless(medusa) else ", typical acceptance: not lossless"
-    _title(f"with {count} Medusa heads{kept}" if speculative else "plainly, one token per step")
+    _title(f"with {_guessers(medusa)}{kept}" if speculative else "plainly, one token per step")
     if speculative and coloured("x", _BOLD, sys.stdout) != "x":
-        print(legend(count))
+        print(legend(medusa))
     stream = medusa.stream(prompt, options, speculative=speculative)
     write_pieces(stream, show_drafts=speculative)
     print(coloured(f"  {rates(stream.result.statistics)}", _BOLD, sys.stdout))
     return stream.result
+
+
+def _guessers(medusa: Medusa) -> str:
+    heads = [f"{medusa.heads.config.num_heads} Medusa heads"] if medusa.heads is not None else []
+    return " and ".join([*heads, *(["prompt lookup"] if medusa.lookup is not None else [])])
 
 
 def _conclude(medusa: Medusa, plain: Generation, drafted: Generation, difference: Difference | None) -> None:
@@ -76,7 +77,7 @@ def _conclude(medusa: Medusa, plain: Generation, drafted: Generation, difference
         print(coloured("identical: no", _RED, sys.stdout) + f", {describe(medusa, difference)}")
     before, after = plain.statistics, drafted.statistics
     speedup = after.tokens_per_second / before.tokens_per_second if before.tokens else 1.0
-    print(f"{len(plain.tokens)} tokens: {before.steps} steps plainly, {after.steps} with heads, ", end="")
+    print(f"{len(plain.tokens)} tokens: {before.steps} steps plainly, {after.steps} with guesses, ", end="")
     print(f"{speedup:.2f} times the speed on this machine")
 
 
@@ -89,7 +90,7 @@ def describe(medusa: Medusa, difference: Difference) -> str:
         for token, chance in zip(difference.tokens, difference.probabilities, strict=True)
     ]
     gap = "" if difference.gap is None else f", probability gap {difference.gap:.2g}"
-    return f"from token {difference.token_index + 1}: {shown[0]} plainly, {shown[1]} with heads{gap}"
+    return f"from token {difference.token_index + 1}: {shown[0]} plainly, {shown[1]} with guesses{gap}"
 
 
 def _title(text: str) -> None:

@@ -77,6 +77,7 @@ def as_object(medusa: Medusa, generation: Generation) -> dict[str, Any]:
         "finish_reason": generation.finish_reason,
         "model": medusa.name,
         "heads": medusa.heads_name,
+        "lookup": medusa.lookup is not None,
         "lossless": is_lossless(medusa),
         "statistics": {
             **dataclasses.asdict(statistics),

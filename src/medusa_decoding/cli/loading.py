@@ -16,6 +16,8 @@ def load_medusa(model: str, loading: Loading, *, no_heads: bool = False, progres
     """`medusa_decoding.load` with the command line's options; raises UserError where two contradict."""
     if loading.heads is not None and no_heads:
         raise UserError("--heads and --no-heads contradict each other: leave one out")
+    if no_heads and loading.draft == "heads":
+        raise UserError("--draft heads and --no-heads contradict each other: leave one out")
     if loading.load_in_4bit and loading.load_in_8bit:
         raise UserError("--load-in-4bit and --load-in-8bit contradict each other: leave one out")
     from medusa_decoding.models import resolve
@@ -27,7 +29,8 @@ def load_medusa(model: str, loading: Loading, *, no_heads: bool = False, progres
 
         return load(
             model,
-            heads=None if no_heads else loading.heads or "auto",
+            heads=loading.heads or "auto",
+            draft="none" if no_heads and loading.draft == "both" else loading.draft,
             tree=loading.tree,
             acceptance=loading.acceptance,
             engine=loading.engine,
@@ -44,4 +47,4 @@ def load_medusa(model: str, loading: Loading, *, no_heads: bool = False, progres
 
 def is_lossless(medusa: Medusa) -> bool:
     """Whether the text is the base model's own."""
-    return medusa.heads is None or medusa.acceptance is None or medusa.acceptance.lossless
+    return not medusa.drafts or medusa.acceptance is None or medusa.acceptance.lossless

@@ -13,7 +13,7 @@ Model = Annotated[
         metavar="MODEL", help="Alias (smollm2), .gguf file, folder or Hub id.", show_default=False
     ),
 ]
-NoHeads = Annotated[bool, typer.Option("--no-heads", help="Decode plainly.")]
+NoHeads = Annotated[bool, typer.Option("--no-heads", help="Decode plainly, as --draft none.")]
 System = Annotated[str | None, typer.Option(metavar="TEXT", help="System message.")]
 MaxTokens = Annotated[int, typer.Option(metavar="N", help="Most tokens to write.")]
 
@@ -68,6 +68,13 @@ class Placing:
 @dataclass(frozen=True)
 class Loading(Placing):
     """How a model and its heads are loaded and used: all arguments of `load`."""
+
+    draft: Annotated[
+        Literal["both", "heads", "lookup", "none"],
+        typer.Option(
+            help="Who guesses: Medusa heads, lookup (the text itself, where it repeats), both or none."
+        ),
+    ] = "both"
 
     tree: Annotated[
         str,

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 if TYPE_CHECKING:
     from medusa_decoding.decoding import Statistics
-    from medusa_decoding.generation import Generation, Piece
+    from medusa_decoding.generation import Generation, Medusa, Piece
 
 _PACKAGE = str(Path(__file__).parents[1])
 _RESET = "\x1b[0m"
@@ -22,6 +22,8 @@ HEAD_COLOURS = ("32", "36", "33", "35", "34", "31")
 """Colours of the tokens that head 1, 2, ... guessed, as SGR codes; the base model's own tokens stay as they
 are.
 """
+LOOKUP_COLOUR = "7"
+"""Tokens that prompt lookup guessed are shown in reverse."""
 
 
 def quiet_libraries() -> None:
@@ -77,11 +79,11 @@ def write(text: str) -> None:
 
 
 def write_pieces(pieces: Iterator[Piece], *, show_drafts: bool = False) -> None:
-    """Write a stream as it comes; `show_drafts`: each piece in the colour of the head that guessed it."""
+    """Write a stream as it comes; `show_drafts`: each piece in the colour of what guessed it."""
     ends_line = True
     for piece in pieces:
         source = piece.sources[0] if piece.sources else 0
-        colour = HEAD_COLOURS[(source - 1) % len(HEAD_COLOURS)] if show_drafts and source else ""
+        colour = source_colour(source) if show_drafts else ""
         begins = f"\x1b[{colour}m" if piece.text and colour and is_coloured(sys.stdout) else ""
         sys.stdout.write(begins)
         write(piece.text)
@@ -91,12 +93,19 @@ def write_pieces(pieces: Iterator[Piece], *, show_drafts: bool = False) -> None:
         write("\n")
 
 
-def legend(heads: int) -> str:
+def source_colour(source: int) -> str:
+    """The colour of a token's source (`Piece.sources`) as an SGR code; none for the base model."""
+    if source < 0:
+        return LOOKUP_COLOUR
+    return HEAD_COLOURS[(source - 1) % len(HEAD_COLOURS)] if source else ""
+
+
+def legend(medusa: Medusa) -> str:
     """One line that tells the colours of `write_pieces`."""
-    names = [
-        coloured(f"head {head}", HEAD_COLOURS[(head - 1) % len(HEAD_COLOURS)], sys.stderr)
-        for head in range(1, heads + 1)
-    ]
+    count = 0 if medusa.heads is None else medusa.heads.config.num_heads
+    names = [coloured(f"head {head}", source_colour(head), sys.stderr) for head in range(1, count + 1)]
+    if medusa.lookup is not None:
+        names.append(coloured("prompt lookup", LOOKUP_COLOUR, sys.stderr))
     return f"guessed by: {', '.join(names)}; uncoloured: the base model itself"
 
 

@@ -6,6 +6,7 @@ Knows no engine and no files.
 from medusa_decoding.decoding.acceptance import Acceptance, ExactAcceptance, TypicalAcceptance
 from medusa_decoding.decoding.adaptive import AdaptivePlanner
 from medusa_decoding.decoding.cost import StepCost
+from medusa_decoding.decoding.lookup import LookupDrafter
 from medusa_decoding.decoding.loop import Decoder, Sequence, Step
 from medusa_decoding.decoding.planner import BestFirstPlanner, StaticPlanner
 from medusa_decoding.decoding.protocols import (
@@ -20,9 +21,10 @@ from medusa_decoding.decoding.protocols import (
 )
 from medusa_decoding.decoding.sampling import Distribution, SamplingParameters
 from medusa_decoding.decoding.stats import Statistics
-from medusa_decoding.decoding.tree import Proposals, Tree
+from medusa_decoding.decoding.tree import LOOKUP, Proposals, Tree
 
 __all__ = [
+    "LOOKUP",
     "Acceptance",
     "AdaptivePlanner",
     "BestFirstPlanner",
@@ -32,6 +34,7 @@ __all__ = [
     "Drafter",
     "Engine",
     "ExactAcceptance",
+    "LookupDrafter",
     "NoDrafter",
     "Outcome",
     "Planner",

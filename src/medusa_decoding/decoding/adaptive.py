@@ -15,9 +15,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from medusa_decoding.decoding.best_first import best_first
 from medusa_decoding.decoding.cost import StepCost
 from medusa_decoding.decoding.protocols import Outcome, Planner
-from medusa_decoding.decoding.tree import FloatArray, IntArray, Proposals, Tree, best_first
+from medusa_decoding.decoding.tree import FloatArray, IntArray, Proposals, Tree
 
 MEMORY = 0.98
 """The weight of the past in the running rate: it looks back over some fifty steps."""
@@ -32,7 +33,7 @@ MOST_CREDIT = 2.0
 
 class AdaptivePlanner(Planner):
     """Best-first trees as large as pays on this machine at this moment; no guesses for a while where they do
-    not.
+    not. Guesses of prompt lookup cost nothing to make and are never paused.
 
     cost: of this engine and drafter. limit: the most rows of one step, over all its sequences; each sequence
     has its root in any case. The running rate and the pauses are kept over texts, so one planner serves one
@@ -83,25 +84,25 @@ class AdaptivePlanner(Planner):
         return [tree.prefix(1 + size) for tree, size in zip(trees, taken, strict=True)]
 
     def observe(self, outcome: Outcome) -> None:
-        """Keep the running rate, and pause guessing where it costs more than it brings."""
-        brought, took = self._in_plain_steps(outcome)
-        self._brought = MEMORY * self._brought + (1 - MEMORY) * brought
-        self._took = MEMORY * self._took + (1 - MEMORY) * took
+        """Keep the running rate, and pause the heads where they cost more than they bring."""
+        brought = sum(outcome.emitted)
+        self._brought = MEMORY * self._brought + (1 - MEMORY) * brought / len(outcome.rows)
+        self._took = MEMORY * self._took + (1 - MEMORY) * self._plain_steps(outcome, sum(outcome.rows))
         if not outcome.drafted:
             self._pause = max(0, self._pause - 1)
-        else:
-            self._judge(brought - took)
+            return
+        # Prompt lookup's luck says nothing about the heads: the step as it would have been without it.
+        by_heads = (brought - outcome.looked_up_tokens) / len(outcome.rows)
+        self._judge(by_heads - self._plain_steps(outcome, sum(outcome.rows) - outcome.looked_up_rows))
 
-    def _in_plain_steps(self, outcome: Outcome) -> tuple[float, float]:
-        """What a step brought and took by the cost model, in plain steps of these sequences."""
+    def _plain_steps(self, outcome: Outcome, rows: int) -> float:
+        """What a step of `rows` rows took by the cost model, in plain steps of its sequences."""
         count = len(outcome.rows)
-        plain, actual = self.cost.steps([count, sum(outcome.rows)], sum(outcome.contexts) / count).tolist()
-        if outcome.drafted:
-            actual += self.cost.draft(count)
-        return sum(outcome.emitted) / count, actual / plain
+        plain, actual = self.cost.steps([count, rows], sum(outcome.contexts) / count).tolist()
+        return float((actual + (self.cost.draft(count) if outcome.drafted else 0.0)) / plain)
 
     def _judge(self, gain: float) -> None:
-        """After a step with guesses: `gain` is what it brought beyond what it took.
+        """After a step with guesses of heads: `gain` is what they brought beyond what they took.
 
         Losses are borne while earlier gains cover them. Then each loss brings a pause twice as long as the
         one before, until trying again costs no more than the allowance; a gain ends that.

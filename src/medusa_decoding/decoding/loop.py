@@ -9,12 +9,12 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from collections.abc import Sequence as Seq
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
 
-from medusa_decoding.decoding.acceptance import Acceptance, Accepted, ExactAcceptance
+from medusa_decoding.decoding.acceptance import Acceptance, ExactAcceptance
 from medusa_decoding.decoding.planner import BestFirstPlanner
 from medusa_decoding.decoding.protocols import (
     Context,
@@ -30,7 +30,7 @@ from medusa_decoding.decoding.protocols import (
 )
 from medusa_decoding.decoding.sampling import Distribution, SamplingParameters, distribution, uniform
 from medusa_decoding.decoding.stats import Statistics
-from medusa_decoding.decoding.tree import IntArray, Proposals, Tree
+from medusa_decoding.decoding.tree import LOOKUP, IntArray, Proposals, Tree
 
 FinishReason = Literal["stop", "length"]
 
@@ -80,15 +80,20 @@ class Sequence:
 class Step:
     """What one step did for one sequence.
 
-    tokens: emitted. guessed: how many of them, from the first, were guesses (token i by head i + 1). tree:
-    None for a prefill.
+    tokens: emitted. sources: of each of them who guessed it: head h, LOOKUP for prompt lookup, 0 for the base
+    model itself, which guesses nothing. tree: None for a prefill.
     """
 
     sequence: Sequence
     tokens: list[int]
-    guessed: int
+    sources: list[int]
     tree: Tree | None
     seconds: float
+
+    @property
+    def guessed(self) -> int:
+        """How many of the tokens were guesses: all but the last, or all where the text ended with one."""
+        return sum(source != 0 for source in self.sources)
 
 
 @dataclass(frozen=True)
@@ -129,10 +134,22 @@ class _Judge:
         return self.distribution(node, guessed).draw(uniform(sequence.sampling.seed, sequence.choice, index))
 
 
+@dataclass(frozen=True)
+class _Outcome:
+    """What became of one part. nodes: sources of its tree's nodes. sources: of the emitted tokens."""
+
+    part: _Part
+    tokens: list[int]
+    nodes: list[int]
+    sources: list[int]
+
+
 class Decoder:
     """The loop over a list of sequences.
 
-    prefill_rows: the most rows of one prompt in one forward pass; longer prompts go in pieces.
+    drafter: asked when the planner says so. lookup: a second one, whose guesses cost nothing to make and
+    which is therefore always asked; its branches join the tree. prefill_rows: the most rows of one prompt in
+    one forward pass; longer prompts go in pieces.
     """
 
     def __init__(
@@ -142,12 +159,14 @@ class Decoder:
         planner: Planner | None = None,
         acceptance: Acceptance | None = None,
         prefill_rows: int = 512,
+        lookup: Drafter | None = None,
     ) -> None:
         self.engine = engine
         self.drafter = drafter or NoDrafter()
         self.planner = planner or BestFirstPlanner()
         self.acceptance = acceptance or ExactAcceptance()
         self.prefill_rows = prefill_rows
+        self.lookup = lookup
 
     def decode(self, sequences: Seq[Sequence]) -> Iterator[Step]:
         """Write all sequences to their ends, yielding each step of each."""
@@ -167,12 +186,9 @@ class Decoder:
         done = time.perf_counter()
         kept, outcomes = self._accept(judged)
         self.engine.commit(kept)
-        self._report([(part, tokens) for part, _, tokens in outcomes if part.tree is not None], asked)
+        self._report([one for one in outcomes if one.part.tree is not None], asked)
         ended = time.perf_counter()
-        return [
-            self._account(part, accepted, tokens, drafted - started, done - drafted, ended - started)
-            for part, accepted, tokens in outcomes
-        ]
+        return [self._account(one, drafted - started, done - drafted, ended - started) for one in outcomes]
 
     def _draft(self, sequences: Seq[Sequence]) -> tuple[dict[int, Tree], bool]:
         """A tree for each sequence, by its id, and whether the drafter was asked."""
@@ -181,15 +197,20 @@ class Decoder:
         # A node deeper than the tokens still wanted could never be used.
         depths = [self._limit(sequence) - len(sequence.tokens) - 1 for sequence in sequences]
         asked = max(depths) > 0 and self.planner.drafts(len(sequences))
-        proposals = self._proposals(sequences) if asked else [Proposals.none() for _ in sequences]
+        proposals = self._proposals(sequences, heads=asked, lookup=max(depths) > 0)
         roots, contexts = zip(*((one.tokens[-1], one.committed) for one in sequences), strict=True)
         trees = self.planner.grow(roots, proposals, depths, contexts)
         return {id(sequence): tree for sequence, tree in zip(sequences, trees, strict=True)}, asked
 
-    def _proposals(self, sequences: Seq[Sequence]) -> list[Proposals]:
-        return self.drafter.propose(
-            [Context([*sequence.prompt, *sequence.tokens], sequence.hidden) for sequence in sequences]
-        )
+    def _proposals(self, sequences: Seq[Sequence], *, heads: bool, lookup: bool) -> list[Proposals]:
+        contexts = [
+            Context([*sequence.prompt, *sequence.tokens], sequence.hidden, sequence) for sequence in sequences
+        ]
+        found = self.drafter.propose(contexts) if heads else [Proposals.none() for _ in sequences]
+        if self.lookup is None or not lookup:
+            return found
+        both = zip(found, self.lookup.propose(contexts), strict=True)
+        return [replace(guesses, branches=looked_up.branches) for guesses, looked_up in both]
 
     def _limit(self, sequence: Sequence) -> int:
         """The most tokens of the text, so that prompt and text fit the context."""
@@ -244,46 +265,52 @@ class Decoder:
             for part, start, stop in zip(parts, offsets[:-1], offsets[1:], strict=True)
         ]
 
-    def _accept(
-        self, judged: Seq[tuple[_Part, _Judge]]
-    ) -> tuple[IntArray, list[tuple[_Part, Accepted | None, list[int]]]]:
+    def _accept(self, judged: Seq[tuple[_Part, _Judge]]) -> tuple[IntArray, list[_Outcome]]:
         kept: list[int] = []
-        outcomes: list[tuple[_Part, Accepted | None, list[int]]] = []
+        outcomes: list[_Outcome] = []
         for part, judge in judged:
-            sequence, accepted, tokens = part.sequence, None, list[int]()
+            sequence, tokens, nodes, sources = part.sequence, list[int](), list[int](), list[int]()
             path = list(range(len(part.rows)))
             if part.tree is not None:
                 accepted = self.acceptance.accept(part.tree, judge)
                 tokens = sequence.emit(accepted.tokens, self._limit(sequence))
+                nodes = part.tree.sources.tolist()
+                sources = [*(nodes[node] for node in accepted.path[1:]), 0][: len(tokens)]
                 path = accepted.path[: len(tokens)]
             elif part.last:
                 tokens = sequence.emit([judge.choose(path[-1], [])], self._limit(sequence))
+                sources = [0]
             kept.extend(judge.offset + node for node in path)
             sequence.committed += len(path)
             if tokens:
                 sequence.hidden = judge.verified.hidden(judge.offset + path[-1])
-            outcomes.append((part, accepted, tokens))
+            outcomes.append(_Outcome(part, tokens, nodes, sources))
         return np.array(kept, np.int64), outcomes
 
-    def _report(self, grown: Seq[tuple[_Part, list[int]]], asked: bool) -> None:
+    def _report(self, grown: Seq[_Outcome], asked: bool) -> None:
         """Tell the planner what became of its trees."""
         if grown:
-            contexts = [int(part.rows.positions[0]) for part, _ in grown]
-            rows, emitted = [len(part.rows) for part, _ in grown], [len(tokens) for _, tokens in grown]
-            self.planner.observe(Outcome(asked, contexts, rows, emitted))
+            self.planner.observe(
+                Outcome(
+                    asked,
+                    contexts=[int(one.part.rows.positions[0]) for one in grown],
+                    rows=[len(one.part.rows) for one in grown],
+                    emitted=[len(one.tokens) for one in grown],
+                    looked_up_rows=sum(one.nodes.count(LOOKUP) for one in grown),
+                    looked_up_tokens=sum(one.sources.count(LOOKUP) for one in grown),
+                )
+            )
 
     @staticmethod
-    def _account(
-        part: _Part, accepted: Accepted | None, tokens: list[int], draft: float, verify: float, total: float
-    ) -> Step:
-        statistics, guessed = part.sequence.statistics, 0
-        if part.tree is None or accepted is None:
-            statistics.prompt_tokens += len(part.rows)
+    def _account(one: _Outcome, draft: float, verify: float, total: float) -> Step:
+        sequence, tree = one.part.sequence, one.part.tree
+        statistics = sequence.statistics
+        if tree is None:
+            statistics.prompt_tokens += len(one.part.rows)
             statistics.prefill_seconds += total
         else:
-            guessed = min(len(accepted.path) - 1, len(tokens))
-            statistics.count_step(part.tree.depths, guessed, len(tokens))
+            statistics.count_step(one.nodes, one.sources)
             statistics.draft_seconds += draft
             statistics.verify_seconds += verify
             statistics.decode_seconds += total
-        return Step(part.sequence, tokens, guessed, part.tree, total)
+        return Step(sequence, one.tokens, one.sources, tree, total)

@@ -103,10 +103,13 @@ class Context:
 
     tokens: the prompt and the text; the last one is the root, decided but not yet run through the base model.
     hidden: hidden state of the row before the root, the one that decided it, in the engine's own form.
+    owner: the same object at each step of a sequence, whose text only grows, and of no other; a drafter may
+    keep by it what it knows of the text. None where there is no such object.
     """
 
     tokens: Sequence[int]
     hidden: Any
+    owner: object = None
 
     @property
     def root(self) -> int:
@@ -136,12 +139,15 @@ class Outcome:
 
     drafted: whether the drafter was asked. contexts: tokens committed before the step. rows: of the tree.
     emitted: tokens that became text, the base model's own included. All but the first: one per sequence.
+    looked_up_rows, looked_up_tokens: how many of both, over all sequences, are prompt lookup's.
     """
 
     drafted: bool
     contexts: Sequence[int]
     rows: Sequence[int]
     emitted: Sequence[int]
+    looked_up_rows: int = 0
+    looked_up_tokens: int = 0
 
 
 class Planner(Protocol):

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-import numpy as np
-
-from medusa_decoding.decoding.tree import IntArray
+from medusa_decoding.decoding.tree import LOOKUP
 
 
 @dataclass
@@ -15,7 +14,8 @@ class Statistics:
 
     The token that comes out of the prefill belongs to the prefill: `tokens`, `steps` and `decode_seconds` are
     about the steps after it.
-    drafted, accepted: per head, nodes verified and guesses that became text.
+    drafted, accepted: per head, nodes verified and guesses that became text. looked_up, looked_up_accepted:
+    the same of prompt lookup.
     """
 
     prompt_tokens: int = 0
@@ -29,6 +29,8 @@ class Statistics:
     decode_seconds: float = 0.0
     drafted: list[int] = field(default_factory=list)
     accepted: list[int] = field(default_factory=list)
+    looked_up: int = 0
+    looked_up_accepted: int = 0
 
     @property
     def acceleration_rate(self) -> float:
@@ -45,16 +47,17 @@ class Statistics:
         """Mean time of a step: draft, verify, accept, commit."""
         return self.decode_seconds / self.steps if self.steps else 0.0
 
-    def count_step(self, depths: IntArray, guessed: int, emitted: int) -> None:
-        """Count one step: depths of the tree's nodes, how many emitted tokens were guesses, how many were
-        emitted.
+    def count_step(self, nodes: Sequence[int], emitted: Sequence[int]) -> None:
+        """Count one step: the sources of the tree's nodes and of the emitted tokens (`Tree.sources`; 0 is
+        the base model).
         """
         self.steps += 1
-        self.tokens += emitted
-        self.nodes += len(depths)
-        if len(depths) > 1:
-            _add(self.drafted, np.bincount(depths)[1:].tolist())
-        _add(self.accepted, [1] * guessed)
+        self.tokens += len(emitted)
+        self.nodes += len(nodes)
+        _add(self.drafted, _by_head(nodes))
+        _add(self.accepted, _by_head(emitted))
+        self.looked_up += nodes.count(LOOKUP)
+        self.looked_up_accepted += emitted.count(LOOKUP)
 
     def add(self, other: Statistics) -> None:
         """Add another decode's counts and times."""
@@ -63,6 +66,11 @@ class Statistics:
                 _add(getattr(self, name), value)
             else:
                 setattr(self, name, getattr(self, name) + value)
+
+
+def _by_head(sources: Sequence[int]) -> list[int]:
+    """How often each head is among the sources."""
+    return [sources.count(head) for head in range(1, max(sources, default=0) + 1)]
 
 
 def _add(counts: list[int], more: list[int]) -> None:

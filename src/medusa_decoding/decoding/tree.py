@@ -17,9 +17,8 @@ The example used throughout the project. The base model has decided "The"; head 
 
 from __future__ import annotations
 
-import heapq
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -28,6 +27,9 @@ from numpy.typing import NDArray
 IntArray = NDArray[np.int64]
 FloatArray = NDArray[np.float64]
 BoolArray = NDArray[np.bool_]
+
+LOOKUP = -1
+"""The source of a node that prompt lookup guessed; heads are counted from 1."""
 
 Choices = tuple[tuple[int, ...], ...]
 """A static tree in the notation of the paper's code, `medusa_choices`: each path is a tuple of ranks, one per
@@ -43,19 +45,26 @@ class Proposals:
     likeliest first.
     probabilities: (heads, ranks) the head's probability for each of them, given that the path before it is
     right.
+    branches: guesses that follow one path and no other, below the same root: those of prompt lookup.
     """
 
     tokens: IntArray
     probabilities: FloatArray
+    branches: Tree | None = None
 
     @classmethod
     def none(cls) -> Proposals:
         """No guesses at all: the tree is the root alone, and decoding is autoregressive."""
         return cls(np.zeros((0, 0), np.int64), np.zeros((0, 0), np.float64))
 
+    @classmethod
+    def of(cls, branches: Tree) -> Proposals:
+        """Guesses of no head."""
+        return replace(cls.none(), branches=branches)
+
     @property
     def depth(self) -> int:
-        """How many tokens ahead the guesses reach."""
+        """How many tokens ahead the heads' guesses reach."""
         return self.tokens.shape[0] if self.tokens.shape[1] else 0
 
 
@@ -66,6 +75,7 @@ class Tree:
     tokens: (nodes,) token ids; children of one node hold different tokens.
     parents: (nodes,) index of the parent node, -1 for the root.
     probabilities: (nodes,) estimated probability that the path to the node is accepted; 1 for the root.
+    looked_up: (nodes,) true where prompt lookup guessed, not a head; None where no node is.
 
     >>> parents, chances = np.array([-1, 0, 0, 1, 1]), np.array([1.0, 0.6, 0.3, 0.3, 0.24])
     >>> tree = Tree(np.array([11, 21, 22, 31, 32]), parents, chances)
@@ -76,6 +86,7 @@ class Tree:
     tokens: IntArray
     parents: IntArray
     probabilities: FloatArray
+    looked_up: BoolArray | None = None
 
     def __len__(self) -> int:
         return len(self.tokens)
@@ -87,6 +98,13 @@ class Tree:
         for node, parent in enumerate(self.parents.tolist()):
             depths[node] = 0 if parent < 0 else depths[parent] + 1
         return depths
+
+    @cached_property
+    def sources(self) -> IntArray:
+        """(nodes,) who guessed: h for head h, which guesses at depth h, LOOKUP for prompt lookup; 0 is the
+        root.
+        """
+        return self.depths if self.looked_up is None else np.where(self.looked_up, LOOKUP, self.depths)
 
     @cached_property
     def _children(self) -> dict[tuple[int, int], int]:
@@ -113,7 +131,8 @@ class Tree:
         """The tree of the first `nodes` nodes, at least one: whole, because parents stand before children."""
         if nodes >= len(self):
             return self
-        cut = Tree(self.tokens[:nodes], self.parents[:nodes], self.probabilities[:nodes])
+        copied = None if self.looked_up is None else self.looked_up[:nodes]
+        cut = Tree(self.tokens[:nodes], self.parents[:nodes], self.probabilities[:nodes], copied)
         cut.__dict__["depths"] = self.depths[:nodes]
         return cut
 
@@ -124,7 +143,8 @@ class Tree:
             return self
         place = np.full(len(self) + 1, -1, np.int64)
         place[keep] = np.arange(len(keep))
-        return Tree(self.tokens[keep], place[self.parents[keep]], self.probabilities[keep])
+        copied = None if self.looked_up is None else self.looked_up[keep]
+        return Tree(self.tokens[keep], place[self.parents[keep]], self.probabilities[keep], copied)
 
 
 def ancestor_mask(parents: IntArray) -> BoolArray:
@@ -142,47 +162,6 @@ def ancestor_mask(parents: IntArray) -> BoolArray:
             mask[row] = mask[parent]
         mask[row, row] = True
     return mask
-
-
-def best_first(root: int, proposals: Proposals, nodes: int, depth: int | None = None) -> Tree:
-    """The tree of the `nodes` likeliest nodes, the root included, no deeper than `depth`.
-
-    The probability of a path is the product of its heads' probabilities. Taking the likeliest open node each
-    time is optimal, because no child is likelier than its parent. Ties go to the node opened first.
-
-    >>> two_heads = Proposals(np.array([[21, 22], [31, 32]]), np.array([[0.6, 0.3], [0.5, 0.4]]))
-    >>> best_first(11, two_heads, 5).tokens.tolist()
-    [11, 21, 22, 31, 32]
-    """
-    limit = max(0, proposals.depth if depth is None else min(depth, proposals.depth))
-    # A guess of rank r needs r better ones in the tree. Lists, because this runs at each step and indexing an
-    # array costs ten times as much.
-    guesses = proposals.tokens[:limit, : nodes - 1].tolist()
-    chances = proposals.probabilities[:limit, : nodes - 1].tolist()
-    tokens, parents, probabilities, depths = [root], [-1], [1.0], [0]
-    opened = 0
-    # An entry is (-path probability, order of opening, parent node, parent's probability, head, rank).
-    frontier = [(-chances[0][0], 0, 0, 1.0, 0, 0)] if limit and nodes > 1 else []
-    while frontier and len(tokens) < nodes:
-        negative, _, parent, above, head, rank = heapq.heappop(frontier)
-        if negative >= 0.0:
-            break
-        node = len(tokens)
-        tokens.append(guesses[head][rank])
-        parents.append(parent)
-        probabilities.append(-negative)
-        depths.append(head + 1)
-        if rank + 1 < len(chances[head]):
-            opened += 1
-            heapq.heappush(
-                frontier, (-above * chances[head][rank + 1], opened, parent, above, head, rank + 1)
-            )
-        if head + 1 < limit:
-            opened += 1
-            heapq.heappush(frontier, (negative * chances[head + 1][0], opened, node, -negative, head + 1, 0))
-    tree = Tree(np.array(tokens, np.int64), np.array(parents, np.int64), np.array(probabilities, np.float64))
-    tree.__dict__["depths"] = np.array(depths, np.int64)
-    return tree
 
 
 def parse_choices(paths: Iterable[Sequence[int]]) -> Choices:

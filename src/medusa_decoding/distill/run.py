@@ -99,7 +99,7 @@ def distill(config: DistillConfig, *, progress: bool = True) -> DistillReport:
         return _remote(config, given, exclusion, progress)
     base = load(
         config.model,
-        heads=None,
+        draft="none",
         engine=config.engine,
         device=config.device,
         dtype=config.dtype,

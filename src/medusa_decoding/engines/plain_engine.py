@@ -64,6 +64,8 @@ class PlainEngine:
     Rows must be chains; each is kept as soon as it is run. A prompt in pieces is run when its end has come.
     """
 
+    verifies_trees = False
+
     def __init__(self, model: Any, context_length: int | None = None) -> None:
         self.model = model
         config = model.config.get_text_config()

@@ -6,10 +6,17 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from medusa_decoding.decoding import BestFirstPlanner, Planner
+from medusa_decoding.decoding import BestFirstPlanner, LookupDrafter, Planner, StaticPlanner
 from medusa_decoding.decoding.acceptance import Acceptance
 from medusa_decoding.errors import UserError
-from medusa_decoding.generation.rules import DEFAULT_ROWS, acceptance_for, planner_for
+from medusa_decoding.generation.rules import (
+    DEFAULT_ROWS,
+    LEAST_ALONE,
+    Draft,
+    acceptance_for,
+    check_draft,
+    planner_for,
+)
 
 if TYPE_CHECKING:
     from medusa_decoding.generation.medusa import Medusa
@@ -20,6 +27,7 @@ def load(
     model: str,
     *,
     heads: str | Path | None = "auto",
+    draft: Draft = "both",
     tree: str | int | Path = "auto",
     acceptance: Literal["exact", "typical"] = "exact",
     engine: Literal["auto", "cpu", "torch"] = "auto",
@@ -35,8 +43,10 @@ def load(
     """Load a base model and its heads.
 
     model: an alias ("smollm2"), a folder, a Hub id or a `.gguf` file. heads: a folder or Hub id; "auto" takes
-    heads that come with this package and fit; None decodes plainly. tree: "auto" (as large as pays on this
-    machine), a number of rows, or a JSON file of `medusa_choices`. acceptance: "typical" is not lossless.
+    heads that come with this package and fit; None takes none. draft: who guesses: "heads", "lookup" (the
+    text itself, where its end stood in it before), "both", of which lookup needs no heads, or "none", which
+    decodes plainly. tree: "auto" (as large as pays on this machine), a number of rows, or a JSON file of
+    `medusa_choices`. acceptance: "typical" is not lossless.
     engine: "cpu" is this project's own, for models of the Llama family; "auto" takes it where it can run the
     model and nothing asks for torch. weights, kv_cache (fp16 halves the memory of
     keys and values, and rounds them) and threads are the CPU engine's; device, dtype, quantization
@@ -45,6 +55,8 @@ def load(
     """
     planner = planner_for(tree)
     rule = acceptance_for(acceptance)
+    check_draft(draft, heads, planner)
+    heads = heads if draft in ("both", "heads") else None
     if engine not in ("auto", "cpu", "torch"):
         raise UserError(f"unknown engine '{engine}': choose auto, cpu or torch")
     from medusa_decoding.models import resolve
@@ -56,28 +68,35 @@ def load(
     if engine == "cpu" or (engine == "auto" and not asked):
         medusa = _on_cpu(source, heads, weights, kv_cache, threads, required=engine == "cpu")
         if medusa is not None:
-            return _with_rules(medusa, planner, rule, progress=progress)
+            return _with_rules(medusa, draft, planner, rule)
     from medusa_decoding.generation.on_torch import load_on_torch
 
     medusa = load_on_torch(source, heads, device, dtype, quantization, adapter)
-    return _with_rules(medusa, planner, rule, progress=progress)
+    return _with_rules(medusa, draft, planner, rule)
 
 
-def _with_rules(medusa: Medusa, planner: Planner | None, rule: Acceptance, *, progress: bool) -> Medusa:
+def _with_rules(medusa: Medusa, draft: Draft, planner: Planner | None, rule: Acceptance) -> Medusa:
+    verifies = getattr(medusa.engine, "verifies_trees", True)
+    if draft == "lookup" and not verifies:
+        raise UserError(f"{medusa.name} cannot verify guesses: choose --draft none")
+    # A static tree has places for the guesses of heads only.
+    if draft in ("both", "lookup") and verifies and not isinstance(planner, StaticPlanner):
+        medusa.lookup = LookupDrafter()
     medusa.acceptance = rule
-    medusa.planner = planner or _automatic(medusa, progress=progress)
+    medusa.planner = planner or _automatic(medusa)
     return medusa
 
 
-def _automatic(medusa: Medusa, *, progress: bool) -> Planner:
+def _automatic(medusa: Medusa) -> Planner:
     """The planner that knows this machine's costs; on the torch engine, whose cost of a row changes with
     everything, a fixed number of rows.
     """
-    if medusa.heads is None or not hasattr(medusa.engine, "read_bandwidth"):
-        return BestFirstPlanner(DEFAULT_ROWS)
+    if not medusa.drafts or not hasattr(medusa.engine, "read_bandwidth"):
+        return BestFirstPlanner(DEFAULT_ROWS, 0.0 if medusa.heads is not None else LEAST_ALONE)
     from medusa_decoding.tuning import automatic_planner
 
-    return automatic_planner(medusa.engine, medusa.drafter, model=medusa.fingerprint, heads=medusa.heads_name)
+    drafter = medusa.drafter if medusa.heads is not None else None
+    return automatic_planner(medusa.engine, drafter, model=medusa.fingerprint, heads=medusa.heads_name)
 
 
 def _asks_for_torch(device: str, dtype: str, quantization: str | None, adapter: str | None) -> str | None:

@@ -46,7 +46,8 @@ class Piece:
 
     text: may be empty, while a character or a possible stop string is incomplete. tokens: one id, or none at
     the end.
-    sources: for each token the head that guessed it, counted from 1; 0 is the base model itself.
+    sources: for each token the head that guessed it, counted from 1; LOOKUP (-1) is prompt lookup, 0 the base
+    model itself.
     """
 
     text: str
@@ -111,9 +112,8 @@ class Stream(Iterator[Piece]):
             self._release()
 
     def _pieces_of(self, step: Step) -> Iterator[Piece]:
-        sources = [place + 1 if place < step.guessed else 0 for place in range(len(step.tokens))]
-        self._sources.extend(sources)
-        for token, source in zip(step.tokens, sources, strict=True):
+        self._sources.extend(step.sources)
+        for token, source in zip(step.tokens, step.sources, strict=True):
             yield Piece(self._assembler.take(), [token], [source])
 
     def _release(self) -> None:
@@ -126,8 +126,9 @@ class Stream(Iterator[Piece]):
 class Medusa:
     """A base model with its engine and, where there are some, its heads.
 
-    engine verifies, drafter guesses, planner chooses the guesses worth a row, acceptance decides. name and
-    fingerprint are the base model's. Made by `load`.
+    engine verifies, drafter and lookup guess, planner chooses the guesses worth a row, acceptance decides.
+    lookup is None where the text itself is not to be looked up. name and fingerprint are the base model's.
+    Made by `load`.
     """
 
     name: str
@@ -139,6 +140,18 @@ class Medusa:
     acceptance: Acceptance | None = None
     heads: Heads | None = None
     heads_name: str | None = None
+    lookup: Drafter | None = None
+
+    @property
+    def drafts(self) -> bool:
+        """Whether anything guesses; else decoding is autoregressive."""
+        return self.heads is not None or self.lookup is not None
+
+    @property
+    def drafting(self) -> str:
+        """Who guesses, in words."""
+        names = [self.heads_name or "heads"] if self.heads is not None else []
+        return " and ".join([*names, *(["prompt lookup"] if self.lookup is not None else [])]) or "no guesses"
 
     @property
     def context_length(self) -> int:
@@ -155,7 +168,7 @@ class Medusa:
     ) -> Generation:
         """Write the text that follows `prompt`: a user's message, a list of chat messages, or token ids.
 
-        `fields` are those of `GenerationOptions`. speculative=False decodes without heads: the same text,
+        `fields` are those of `GenerationOptions`. speculative=False decodes without guesses: the same text,
         slower. Raises UserError for settings out of range and for prompts longer than the context.
         """
         stream = self.stream(prompt, options, speculative=speculative, **fields)
@@ -186,10 +199,10 @@ class Medusa:
         return Stream(self, sequence, assembler, self.decoder(speculative))
 
     def decoder(self, speculative: bool = True) -> Decoder:
-        """The loop over this model, with heads or without."""
+        """The loop over this model, with guesses or without."""
         if not speculative:
             return Decoder(self.engine)
-        return Decoder(self.engine, self.drafter, self.planner, self.acceptance)
+        return Decoder(self.engine, self.drafter, self.planner, self.acceptance, lookup=self.lookup)
 
     def conversation(self, system: str | None = None) -> Conversation:
         """A chat that keeps its keys and values over turns."""

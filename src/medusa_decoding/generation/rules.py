@@ -1,9 +1,10 @@
-"""What `--tree` and `--acceptance` name."""
+"""What `--draft`, `--tree` and `--acceptance` name."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Literal, get_args
 
 from medusa_decoding.decoding import (
     BestFirstPlanner,
@@ -16,7 +17,21 @@ from medusa_decoding.decoding.acceptance import Acceptance
 from medusa_decoding.decoding.tree import parse_choices
 from medusa_decoding.errors import UserError
 
+Draft = Literal["both", "heads", "lookup", "none"]
+
 DEFAULT_ROWS = 16
+LEAST_ALONE = 0.5
+"""Path probability below which prompt lookup alone gets no row where nobody knows what rows cost."""
+
+
+def check_draft(draft: str, heads: str | Path | None, planner: Planner | None) -> None:
+    """See that `--draft` is known and leaves the heads and the tree their work; raises UserError if not."""
+    if draft not in get_args(Draft):
+        raise UserError(f"unknown draft '{draft}': choose both, heads, lookup or none")
+    if draft in ("lookup", "none") and heads not in (None, "auto"):
+        raise UserError(f"--draft {draft} does not use --heads {heads}: leave one of them out")
+    if draft == "lookup" and isinstance(planner, StaticPlanner):
+        raise UserError("a tree from a file has places for heads only: choose --tree auto or a number")
 
 
 def planner_for(tree: str | int | Path) -> Planner | None:

@@ -11,7 +11,7 @@ from medusa_decoding.tuning.measure import QUICK, Progress, measure
 
 def automatic_planner(
     engine: Engine,
-    drafter: Drafter,
+    drafter: Drafter | None,
     *,
     model: str,
     heads: str | None,
@@ -19,7 +19,8 @@ def automatic_planner(
 ) -> AdaptivePlanner:
     """A planner that knows this machine, from the profile that was kept or a quick one, made and kept now.
 
-    engine: verifies trees. model: the base model's fingerprint. heads: their name. A quick profile takes two
+    engine: verifies trees. drafter, heads: the heads and their name, None where there are none. model: the
+    base model's fingerprint. A quick profile takes two
     to three seconds where a pass takes 5 ms; `medusa profile` makes a better one in its place.
     """
     key = key_of(engine, model=model, heads=heads)

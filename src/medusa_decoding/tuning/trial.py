@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from medusa_decoding.decoding import Context, Drafter, Engine, Proposals, Tree
+from medusa_decoding.decoding.best_first import best_first
 from medusa_decoding.decoding.protocols import as_rows
-from medusa_decoding.decoding.tree import best_first
 
 PREFILL_ROWS = 512
 DEPTH = 4
