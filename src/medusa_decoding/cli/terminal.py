@@ -120,9 +120,11 @@ def figures(generation: Generation, *, lossless: bool = True) -> str:
 
 def rates(statistics: Statistics) -> str:
     """Speed and acceleration of the decoding steps."""
+    found = statistics.looked_up_accepted
+    looked_up = f", {found} tokens looked up" if found else ""
     return (
         f"{statistics.tokens_per_second:.1f} tokens/s, {statistics.acceleration_rate:.2f} tokens per step, "
-        f"{statistics.steps} steps"
+        f"{statistics.steps} steps{looked_up}"
     )
 
 
