@@ -35,7 +35,8 @@ def test_a_report_is_written_and_a_table_shown(
     assert variants["autoregressive"]["tokens"] == variants["medusa"]["tokens"] > 0
     assert variants["medusa"]["identical"] == {"texts": 3, "of": 3, "fraction": 1.0}
     assert variants["autoregressive"]["steps"] == variants["autoregressive"]["tokens"]
-    assert report["settings"]["limit"] == 2
+    assert (report["settings"]["limit"], report["settings"]["draft"]) == (2, "both")
+    assert report["drafting"] == f"{heads} and prompt lookup"
     assert report["heads"]["name"] == str(heads)
     assert "speedup" in ended.output
     assert ended.error == f"report: {out}\n"
@@ -46,6 +47,18 @@ def test_the_report_may_go_to_stdout(medusa: Command, model: Path, heads: Path, 
     ended = medusa("bench", model, "--suite", suite, *flags)
     assert json.loads(ended.output)["suite"]["questions"] == 1
     assert "speedup" in ended.error
+
+
+def test_lookup_is_measured_without_heads(medusa: Command, model: Path, suite: Path) -> None:
+    flags = ("--draft", "lookup", "--tree", 6, "--max-tokens", 30, "--dtype", "float64", "--json", "-")
+    report = json.loads(medusa("bench", model, "--suite", suite, *flags).output)
+    assert (report["heads"], report["settings"]["draft"]) == (None, "lookup")
+    found = report["variants"]["medusa"]
+    assert found["identical"]["fraction"] == 1.0
+    assert found["tokens_from"]["heads"] == 0 < found["tokens_from"]["lookup"]
+    assert sum(found["tokens_from"].values()) == found["tokens"]
+    by_category = [one["tokens_from"]["lookup"] for one in report["categories"].values()]
+    assert sum(by_category) == found["tokens_from"]["lookup"]
 
 
 @pytest.mark.parametrize("out", [".", "/proc/report.json"])

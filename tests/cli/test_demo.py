@@ -26,6 +26,12 @@ def test_the_answer_is_shown_twice_with_figures_and_found_identical(
     assert "\x1b" not in ended.output
 
 
+def test_a_model_without_heads_is_shown_with_lookup(medusa: Command, model: Path) -> None:
+    ended = medusa("demo", model, *FLAGS)
+    assert ended.status == 0
+    assert "with prompt lookup" in ended.output and "identical: yes\n" in ended.output
+
+
 def test_different_texts_are_shown_and_end_with_status_1(
     medusa: Command, model: Path, heads: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

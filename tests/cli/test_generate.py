@@ -30,6 +30,33 @@ def test_heads_change_nothing_but_the_steps(medusa: Command, model: Path, heads:
     assert with_heads["statistics"]["nodes"] > with_heads["statistics"]["steps"]
 
 
+def test_whoever_guesses_the_text_is_the_same(medusa: Command, model: Path, heads: Path) -> None:
+    flags = ("--frequency-penalty", -1, "--json", "--tree", 6, "--dtype", "float64", "--max-tokens", 40)
+    found = {}
+    for draft in ("both", "heads", "lookup", "none"):
+        with_heads = ("--heads", heads) if draft in ("both", "heads") else ()
+        ended = medusa("generate", model, "-p", "abab", "--draft", draft, *with_heads, *flags)
+        found[draft] = json.loads(ended.output)
+        assert ("tokens looked up" in ended.error) == (draft in ("both", "lookup"))
+    assert len({tuple(one["tokens"]) for one in found.values()}) == 1
+    assert {draft: (one["heads"] is not None, one["lookup"]) for draft, one in found.items()} == {
+        "both": (True, True),
+        "heads": (True, False),
+        "lookup": (False, True),
+        "none": (False, False),
+    }
+    counts = {draft: one["statistics"] for draft, one in found.items()}
+    assert counts["lookup"]["steps"] < counts["none"]["steps"] == counts["none"]["nodes"]
+    assert counts["heads"]["looked_up"] == counts["none"]["looked_up"] == 0 < counts["both"]["looked_up"]
+    assert counts["lookup"]["drafted"] == []
+
+
+def test_no_heads_decodes_plainly_unless_lookup_is_asked_for(medusa: Command, model: Path) -> None:
+    flags = ("-p", "abab", "--no-heads", "--json", *COMMON)
+    assert json.loads(medusa("generate", model, *flags).output)["lookup"] is False
+    assert json.loads(medusa("generate", model, "--draft", "lookup", *flags).output)["lookup"] is True
+
+
 def test_json_is_one_object_that_says_all(medusa: Command, model: Path) -> None:
     found = json.loads(medusa("generate", model, "-p", "Hello", "--json", *COMMON).output)
     assert found["model"] == str(model)
@@ -88,6 +115,8 @@ def test_quiet_leaves_stderr_empty(medusa: Command, model: Path) -> None:
         (["-p", " "], "the prompt is empty"),
         (["-p", "-"], "the prompt is empty"),
         (["-p", "x", "--heads", "h", "--no-heads"], "contradict"),
+        (["-p", "x", "--draft", "heads", "--no-heads"], "contradict"),
+        (["-p", "x", "--draft", "lookup", "--heads", "h"], "--draft lookup does not use --heads h"),
         (["-p", "x", "--load-in-4bit", "--load-in-8bit"], "contradict"),
     ],
 )

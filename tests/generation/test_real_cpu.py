@@ -49,6 +49,29 @@ def test_eight_prompts_get_the_same_text_whatever_the_tree(cpu: Medusa, settings
     assert rates[0] == 1 and rates[1] > 1.1 and rates[2] > 1.2
 
 
+@pytest.mark.parametrize("draft", ["heads", "lookup"])
+def test_each_drafter_alone_changes_no_text(cpu: Medusa, draft: str) -> None:
+    options = GenerationOptions.of(None, {"max_tokens": 48})
+    plain, _ = write(cpu, options, speculative=False)
+    fast, statistics = write(load(tree=8, draft=draft), options, speculative=True)
+    assert fast == plain
+    assert (statistics.looked_up > 0) == (draft == "lookup")
+    assert (sum(statistics.drafted) > 0) == (draft == "heads")
+    assert statistics.acceleration_rate > 1.1
+
+
+def test_what_the_prompt_says_is_looked_up(cpu: Medusa) -> None:
+    """A quotation is found in the prompt, by heads and lookup together and by lookup alone."""
+    said = "The old lighthouse keeper, Tobias Wren, had lived on Gull Rock since 1931 and feared only fog."
+    prompt = f'Repeat this sentence three times, word for word: "{said}"'
+    heads = load(tree=8, draft="heads").generate(prompt, max_tokens=48)
+    for draft in ("both", "lookup"):
+        found = load(tree=8, draft=draft).generate(prompt, max_tokens=48)
+        assert found.tokens == heads.tokens
+        assert found.statistics.steps < 0.75 * heads.statistics.steps
+        assert found.statistics.looked_up_accepted > 16
+
+
 def test_one_text_is_the_same_beside_seven_others_and_alone(cpu: Medusa) -> None:
     from tests.generation.test_real import PROMPTS
 

@@ -205,7 +205,7 @@ def table(report: Json) -> Table:
         box=box.SIMPLE_HEAD,
     )
     result.add_column("category")
-    for name in ("turns", "tokens", "heads'", "looked up", "tokens/step", "speedup", "identical"):
+    for name in ("turns", "tokens", "guessed", "tokens/step", "speedup", "identical"):
         result.add_column(name, justify="right")
     for name, figures in report["categories"].items():
         result.add_row(name, str(figures["turns"]), *_cells(figures))
@@ -213,7 +213,8 @@ def table(report: Json) -> Table:
     result.add_row("all", str(report["suite"]["turns"]), *_cells(medusa), style="bold")
     speeds = [_shown(figures["tokens_per_second"], 1) for figures in (plain, medusa)]
     overhead = _shown(medusa["overhead"])
-    result.caption = f"{speeds[0]} tokens/s plain, {speeds[1]} with guesses; overhead of a step {overhead}"
+    result.caption = "guessed: by heads + by lookup\n"
+    result.caption += f"{speeds[0]} tokens/s plain, {speeds[1]} with guesses; overhead of a step {overhead}"
     result.caption_justify = "left"
     return result
 
@@ -235,8 +236,7 @@ def _cells(figures: Json) -> tuple[str, ...]:
     identical, tokens, origin = figures["identical"], figures["tokens"], figures["tokens_from"]
     return (
         str(tokens),
-        _share(origin["heads"], tokens),
-        _share(origin["lookup"], tokens),
+        "+".join(_share(origin[name], tokens) for name in ("heads", "lookup")) + " %",
         _shown(figures["acceleration_rate"]),
         _shown(figures["speedup"]),
         f"{identical['texts']}/{identical['of']}",
@@ -244,7 +244,7 @@ def _cells(figures: Json) -> tuple[str, ...]:
 
 
 def _share(count: int, total: int) -> str:
-    return f"{100 * count / total:.0f} %" if total else "-"
+    return f"{100 * count / total:.0f}" if total else "-"
 
 
 def _shown(value: float | None, digits: int = 2) -> str:
