@@ -51,7 +51,7 @@ def test_eight_prompts_get_the_same_text_whatever_the_tree(cpu: Medusa, settings
 
 @pytest.mark.parametrize("draft", ["heads", "lookup"])
 def test_each_drafter_alone_changes_no_text(cpu: Medusa, draft: str) -> None:
-    options = GenerationOptions.of(None, {"max_tokens": 48})
+    options = GenerationOptions.of(None, {"max_tokens": 24})
     plain, _ = write(cpu, options, speculative=False)
     fast, statistics = write(load(tree=8, draft=draft), options, speculative=True)
     assert fast == plain
