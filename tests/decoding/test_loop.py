@@ -120,6 +120,13 @@ def test_a_right_guess_saves_a_step() -> None:
     assert text.statistics.accepted == [2, 2, 2, 2]
 
 
+def test_the_drafter_is_told_at_which_temperature_each_text_is_drawn() -> None:
+    drafter = knowing([1, 2], plain([1, 2]))
+    texts = [Text([1, 2], max_tokens=4), Text([1, 2], SamplingParameters(temperature=0.7), max_tokens=4)]
+    decoded(Decoder(engine(), drafter), *texts)
+    assert {context.temperature for context in drafter.seen} == {0.0, 0.7}
+
+
 def test_the_drafter_sees_the_text_and_the_row_that_decided_the_root() -> None:
     prompt = [1, 2]
     drafter = knowing(prompt, plain(prompt), right=0.6)

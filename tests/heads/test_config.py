@@ -12,6 +12,8 @@ from medusa_decoding.heads.config import HeadsConfig, read_config
 
 FIELDS: dict[str, Any] = {"num_heads": 3, "num_layers": 1, "hidden_size": 6, "vocabulary_size": 23}
 
+FIT: dict[str, Any] = {"temperature": 0.0, "slopes": [1.0, 0.9, 1.1], "misses": [0.5, 0.0, -0.5]}
+
 
 def write(folder: Path, **fields: Any) -> Path:
     path = folder / "medusa_config.json"
@@ -20,7 +22,13 @@ def write(folder: Path, **fields: Any) -> Path:
 
 
 def test_a_config_survives_its_file(tmp_path: Path) -> None:
-    config = HeadsConfig(**FIELDS, draft_vocabulary_size=9, calibration=[1.0, 1.5, 2.0], base_model="a/b")
+    config = HeadsConfig(
+        **FIELDS,
+        draft_vocabulary_size=9,
+        calibration=[1.0, 1.5, 2.0],
+        path_calibration=[FIT],
+        base_model="a/b",
+    )
     assert read_config(write(tmp_path, **config.model_dump())) == config
 
 
@@ -34,6 +42,11 @@ def test_a_config_survives_its_file(tmp_path: Path) -> None:
         ({"format_version": 2}, "format_version 2 is not known: upgrade"),
         ({"calibration": [1.0]}, "calibration has 1 values for 3 heads"),
         ({"calibration": [1.0, 0.0, 1.0]}, "calibration"),
+        ({"path_calibration": []}, "path_calibration"),
+        ({"path_calibration": [FIT | {"slopes": [1, 1]}]}, "path_calibration has 2 values for 3 heads"),
+        ({"path_calibration": [FIT | {"misses": [0]}]}, "path_calibration has 1 values for 3 heads"),
+        ({"path_calibration": [FIT | {"slopes": [1, 1, 0]}]}, "path_calibration"),
+        ({"path_calibration": [FIT, FIT]}, "temperatures of path_calibration must rise"),
         ({"num_layers": 0, "condition": "root"}, "num_layers of at least 1"),
         ({"draft_vocabulary_size": 24}, "larger than vocabulary_size"),
         ({"projection": "own", "vocabulary_size": None}, "vocabulary_size is needed"),

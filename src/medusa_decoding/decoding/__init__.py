@@ -5,6 +5,7 @@ Knows no engine and no files.
 
 from medusa_decoding.decoding.acceptance import Acceptance, ExactAcceptance, TypicalAcceptance
 from medusa_decoding.decoding.adaptive import AdaptivePlanner
+from medusa_decoding.decoding.calibration import CalibratedDrafter, Calibration
 from medusa_decoding.decoding.cost import StepCost
 from medusa_decoding.decoding.lookup import LookupDrafter
 from medusa_decoding.decoding.loop import Decoder, Sequence, Step
@@ -28,6 +29,8 @@ __all__ = [
     "Acceptance",
     "AdaptivePlanner",
     "BestFirstPlanner",
+    "CalibratedDrafter",
+    "Calibration",
     "Context",
     "Decoder",
     "Distribution",

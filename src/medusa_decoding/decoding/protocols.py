@@ -105,11 +105,13 @@ class Context:
     hidden: hidden state of the row before the root, the one that decided it, in the engine's own form.
     owner: the same object at each step of a sequence, whose text only grows, and of no other; a drafter may
     keep by it what it knows of the text. None where there is no such object.
+    temperature: at which the base model's tokens are drawn; 0 where it takes the likeliest.
     """
 
     tokens: Sequence[int]
     hidden: Any
     owner: object = None
+    temperature: float = 0.0
 
     @property
     def root(self) -> int:

@@ -49,7 +49,8 @@ def load_on_cpu(
     medusa = Medusa(source.name, load_tokenizer(source), engine, fingerprint, NoDrafter())
     location = heads_location(heads, source, fingerprint)
     if location is not None:
-        medusa.heads = medusa.drafter = _drafter(location, engine, fingerprint)
+        medusa.heads = drafter = _drafter(location, engine, fingerprint)
+        medusa.drafter = drafter.config.calibrated(drafter)
         medusa.heads_name = heads_name(heads, location)
     return medusa
 

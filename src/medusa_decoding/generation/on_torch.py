@@ -29,7 +29,8 @@ def load_on_torch(
     medusa = Medusa(base.name, base.tokenizer, engine, base.fingerprint, NoDrafter())
     location = heads_location(heads, source, base.fingerprint)
     if location is not None and isinstance(engine, TorchEngine):
-        medusa.heads = medusa.drafter = _drafter(location, base, engine)
+        medusa.heads = drafter = _drafter(location, base, engine)
+        medusa.drafter = drafter.config.calibrated(drafter)
         medusa.heads_name = heads_name(heads, location)
     return medusa
 

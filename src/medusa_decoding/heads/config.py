@@ -5,17 +5,33 @@ from __future__ import annotations
 import json
 import warnings
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from medusa_decoding.decoding.calibration import CalibratedDrafter, Calibration, Fit
+from medusa_decoding.decoding.protocols import Drafter
 from medusa_decoding.errors import UserError
 
 CONFIG_FILE = "medusa_config.json"
 
 Positive = Annotated[int, Field(ge=1)]
 Temperature = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+
+class CalibrationFit(BaseModel):
+    """How often guesses come true at one sampling temperature (0: greedy); see `decoding.calibration`.
+
+    slopes, misses: one per head.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    temperature: Annotated[float, Field(ge=0, allow_inf_nan=False)]
+    slopes: list[Temperature]
+    misses: list[Annotated[float, Field(ge=-20, le=20)]]
 
 
 class HeadsConfig(BaseModel):
@@ -27,6 +43,8 @@ class HeadsConfig(BaseModel):
     `condition`: "root" lets the first block of each head see the root token's input embedding.
     `draft_vocabulary_size`: number of tokens the heads can propose (None: all).
     `calibration`: one temperature per head that divides its logits (None: 1.0 for all).
+    `path_calibration`: what then becomes of the guesses' probabilities, by rising sampling temperature (None:
+    they stay).
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -41,6 +59,7 @@ class HeadsConfig(BaseModel):
     base_model: str | None = None
     base_fingerprint: str | None = None
     calibration: list[Temperature] | None = None
+    path_calibration: Annotated[list[CalibrationFit], Field(min_length=1)] | None = None
     format_version: Literal[1] = 1
 
     @model_validator(mode="after")
@@ -49,12 +68,29 @@ class HeadsConfig(BaseModel):
             raise ValueError('condition "root" needs num_layers of at least 1')
         if self.calibration is not None and len(self.calibration) != self.num_heads:
             raise ValueError(f"calibration has {len(self.calibration)} values for {self.num_heads} heads")
+        self._check_path_calibration()
         if self.vocabulary_size is None:
             if self.projection == "own" or self.draft_vocabulary_size is not None:
                 raise ValueError("vocabulary_size is needed for own projections and for a draft vocabulary")
         elif (self.draft_vocabulary_size or 0) > self.vocabulary_size:
             raise ValueError("draft_vocabulary_size is larger than vocabulary_size")
         return self
+
+    def _check_path_calibration(self) -> None:
+        fits = self.path_calibration or []
+        for fit in fits:
+            for values in (fit.slopes, fit.misses):
+                if len(values) != self.num_heads:
+                    raise ValueError(f"path_calibration has {len(values)} values for {self.num_heads} heads")
+        if any(one.temperature >= other.temperature for one, other in pairwise(fits)):
+            raise ValueError("the temperatures of path_calibration must rise")
+
+    def calibrated(self, drafter: Drafter) -> Drafter:
+        """The heads' drafter with its probabilities mapped as `path_calibration` says."""
+        if self.path_calibration is None:
+            return drafter
+        fits = [Fit(one.temperature, tuple(one.slopes), tuple(one.misses)) for one in self.path_calibration]
+        return CalibratedDrafter(drafter, Calibration(fits))
 
     @property
     def projection_rows(self) -> int | None:
