@@ -23,7 +23,7 @@ BELOW: dict[str, set[str]] = {
     "tuning": {"decoding"},
     "generation": {"decoding", "engines", "heads", "models", "tuning"},
     "distill": {"decoding", "engines", "heads", "models", "generation"},
-    "training": {"decoding", "engines", "heads", "models", "generation", "distill"},
+    "training": {"decoding", "engines", "heads", "models", "generation", "distill", "tuning"},
     "bench": {"decoding", "engines", "heads", "models", "generation"},
     "cli": {"decoding", "engines", "heads", "models", "generation", "distill", "training", "bench", "tuning"},
     "__init__": {"generation"},

@@ -24,11 +24,19 @@ def test_a_tree_is_a_number_of_rows_or_a_file(tmp_path: Path) -> None:
     assert named.rows == 7
     path.write_text(json.dumps({"medusa_choices": [[0]]}), encoding="utf-8")
     assert isinstance(planner_for(path), StaticPlanner)
+    written = planner_for("[[0],[0,0]]")
+    assert isinstance(written, StaticPlanner)
+    assert written.choices == ((0,), (0, 0))
 
 
 @pytest.mark.parametrize(
     ("tree", "message"),
-    [("0", "cannot have 0 rows"), ("-3", "cannot have -3 rows"), ("nowhere.json", "no tree 'nowhere.json'")],
+    [
+        ("0", "cannot have 0 rows"),
+        ("-3", "cannot have -3 rows"),
+        ("nowhere.json", "no tree 'nowhere.json'"),
+        ("[[0],[1,0]]", "the tree in --tree cannot be used: the path"),
+    ],
 )
 def test_trees_that_are_none_are_refused(tree: str, message: str) -> None:
     with pytest.raises(UserError, match=message):

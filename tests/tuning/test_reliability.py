@@ -91,7 +91,7 @@ def test_expected_calibration_error_of_a_hand_made_table() -> None:
     # Bins {0.1, 0.2} and {0.8, 0.9}: |0.15 - 0.5| and |0.85 - 0.5|.
     assert expected_calibration_error(confidence, right, bins=2) == pytest.approx(0.35)
     assert expected_calibration_error(confidence, right, bins=1) == pytest.approx(0.0)
-    assert expected_calibration_error(confidence[:0], right[:0]) == 0.0
+    assert expected_calibration_error(confidence[:0], right[:0], bins=1) == 0.0
 
 
 def test_promised_and_true_tokens_of_the_trees_in_the_docs() -> None:

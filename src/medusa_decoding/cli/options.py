@@ -80,7 +80,8 @@ class Loading(Placing):
         str,
         typer.Option(
             metavar="auto|N|FILE",
-            help="Draft tree: as large as pays on this machine (auto), N rows, or a file of medusa_choices.",
+            help="Draft tree: as large as pays on this machine (auto), N rows, or medusa_choices: a file of"
+            " them ('medusa tune' writes one), or [[0],[1],[0,0]].",
         ),
     ] = "auto"
     acceptance: Annotated[

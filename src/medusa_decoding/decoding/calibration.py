@@ -48,18 +48,22 @@ class Calibration:
     def apply(self, probabilities: FloatArray, temperature: float) -> FloatArray:
         """(heads, ranks) what heads say of their guesses → (heads, ranks) how often they come true."""
         if temperature not in self._known:
-            self._known[temperature] = self._at(temperature)
+            fitted = self.at(temperature)
+            self._known[temperature] = np.array(fitted.slopes), np.array(fitted.misses)
         slopes, misses = self._known[temperature]
         heads = len(probabilities)
         return calibrated(probabilities, slopes[:heads], misses[:heads])
 
-    def _at(self, temperature: float) -> tuple[FloatArray, FloatArray]:
+    def at(self, temperature: float) -> Fit:
+        """The map at one temperature."""
         known = [fit.temperature for fit in self.fits]
-        slopes, misses = (
-            np.array([np.interp(temperature, known, one) for one in zip(*values, strict=True)])
-            for values in ([fit.slopes for fit in self.fits], [fit.misses for fit in self.fits])
-        )
-        return slopes, misses
+        slopes = [
+            np.interp(temperature, known, one) for one in zip(*(fit.slopes for fit in self.fits), strict=True)
+        ]
+        misses = [
+            np.interp(temperature, known, one) for one in zip(*(fit.misses for fit in self.fits), strict=True)
+        ]
+        return Fit(temperature, tuple(map(float, slopes)), tuple(map(float, misses)))
 
 
 def calibrated(probabilities: FloatArray, slopes: FloatArray, misses: FloatArray) -> FloatArray:

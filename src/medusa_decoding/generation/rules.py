@@ -35,7 +35,7 @@ def check_draft(draft: str, heads: str | Path | None, planner: Planner | None) -
 
 
 def planner_for(tree: str | int | Path) -> Planner | None:
-    """The planner that `--tree` names: a number of rows, or a file of `medusa_choices`; None for "auto"."""
+    """The planner that `--tree` names: a number of rows, `medusa_choices` or a file of them; None: "auto"."""
     text = str(tree)
     if text == "auto":
         return None
@@ -43,17 +43,27 @@ def planner_for(tree: str | int | Path) -> Planner | None:
         if int(text) < 1:
             raise UserError(f"a tree cannot have {text} rows: give 1 (no guesses) or more, 'auto' or a file")
         return BestFirstPlanner(int(text))
+    if text.lstrip().startswith("["):
+        return _static("--tree", text)
     path = Path(text)
     if not path.is_file():
-        raise UserError(f"no tree '{text}': give 'auto', a number of rows, or a JSON file of medusa_choices")
+        raise UserError(
+            f"no tree '{text}': give 'auto', a number of rows, medusa_choices such as [[0],[1],[0,0]],"
+            " or a JSON file of them"
+        )
+    return _static(str(path), path.read_text(encoding="utf-8"))
+
+
+def _static(source: str, text: str) -> StaticPlanner:
+    """The planner of the `medusa_choices` in a text: themselves, or an object that holds them."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(text)
         choices = content.get("medusa_choices") if isinstance(content, dict) else content
         if not isinstance(choices, list) or not all(isinstance(one, list) for one in choices):
             raise ValueError("it should hold a list of paths such as [[0], [1], [0, 0]]")
         return StaticPlanner(parse_choices(choices))
     except ValueError as error:
-        raise UserError(f"the tree in {path} cannot be used: {error}") from None
+        raise UserError(f"the tree in {source} cannot be used: {error}") from None
 
 
 def acceptance_for(name: str) -> Acceptance:

@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from medusa_decoding.decoding.calibration import CalibratedDrafter, Calibration, Fit
 from medusa_decoding.decoding.protocols import Drafter
 from medusa_decoding.errors import UserError
+from medusa_decoding.files import atomic_write
 
 CONFIG_FILE = "medusa_config.json"
 
@@ -32,6 +33,16 @@ class CalibrationFit(BaseModel):
     temperature: Annotated[float, Field(ge=0, allow_inf_nan=False)]
     slopes: list[Temperature]
     misses: list[Annotated[float, Field(ge=-20, le=20)]]
+
+    @classmethod
+    def of(cls, fitted: Fit) -> CalibrationFit:
+        """A fit as it is kept."""
+        return cls(temperature=fitted.temperature, slopes=list(fitted.slopes), misses=list(fitted.misses))
+
+    @property
+    def fit(self) -> Fit:
+        """As the drafter takes it."""
+        return Fit(self.temperature, tuple(self.slopes), tuple(self.misses))
 
 
 class HeadsConfig(BaseModel):
@@ -87,10 +98,14 @@ class HeadsConfig(BaseModel):
 
     def calibrated(self, drafter: Drafter) -> Drafter:
         """The heads' drafter with its probabilities mapped as `path_calibration` says."""
-        if self.path_calibration is None:
-            return drafter
-        fits = [Fit(one.temperature, tuple(one.slopes), tuple(one.misses)) for one in self.path_calibration]
-        return CalibratedDrafter(drafter, Calibration(fits))
+        return drafter if self.path_calibration is None else CalibratedDrafter(drafter, self._calibration())
+
+    def fit_at(self, temperature: float) -> Fit:
+        """The map at a sampling temperature; there has to be a `path_calibration`."""
+        return self._calibration().at(temperature)
+
+    def _calibration(self) -> Calibration:
+        return Calibration([one.fit for one in self.path_calibration or []])
 
     @property
     def projection_rows(self) -> int | None:
@@ -133,6 +148,13 @@ def read_config(path: Path) -> HeadsConfig:
     except ValueError as error:
         raise UserError(f"{path} is not valid JSON ({error}): fetch or save the heads again.") from error
     return make_config(fields, path)
+
+
+def write_config(path: Path, config: HeadsConfig) -> None:
+    """Write `medusa_config.json`, whole or not at all."""
+    with atomic_write(path) as temporary:
+        text = json.dumps(config.model_dump(mode="json"), indent=2, ensure_ascii=False)
+        temporary.write_text(text + "\n", encoding="utf-8")
 
 
 def make_config(fields: object, source: object) -> HeadsConfig:

@@ -11,6 +11,8 @@ from medusa_decoding.decoding.tree import BoolArray, FloatArray, IntArray, Propo
 from medusa_decoding.tuning.guesses import Guesses
 
 BINS = 15
+LEAST_PLACES = 30
+"""Of a bin."""
 PRIOR = 4.0
 """How firmly slope 1 and miss 0 are held to: that of a few places, so that a head with none keeps them."""
 _ITERATIONS = 50
@@ -56,15 +58,20 @@ def cross_calibrated(guesses: Guesses, temperature: float) -> Guesses:
 def calibration_errors(guesses: Guesses) -> list[float]:
     """(K,) expected calibration error of each head's first choice, where the path before it was right."""
     on_path = guesses.on_path()
-    return [
-        expected_calibration_error(
-            guesses.probabilities[on_path[:, head], head, 0], guesses.ranks[on_path[:, head], head] == 0
+    errors = []
+    for head in range(guesses.heads):
+        there = on_path[:, head]
+        # Chance alone makes the share that was right differ from any confidence in a bin of few places.
+        bins = min(BINS, int(there.sum()) // LEAST_PLACES)
+        errors.append(
+            expected_calibration_error(
+                guesses.probabilities[there, head, 0], guesses.ranks[there, head] == 0, max(1, bins)
+            )
         )
-        for head in range(guesses.heads)
-    ]
+    return errors
 
 
-def expected_calibration_error(confidence: FloatArray, right: BoolArray, bins: int = BINS) -> float:
+def expected_calibration_error(confidence: FloatArray, right: BoolArray, bins: int) -> float:
     """Mean over bins of |mean confidence - share that was right| (Guo et al., 2017), bins of equal counts.
 
     0 where there are no places.

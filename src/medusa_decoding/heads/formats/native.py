@@ -6,8 +6,8 @@ from pathlib import Path
 
 import torch
 
-from medusa_decoding.heads.config import CONFIG_FILE, HeadsConfig, read_config
-from medusa_decoding.heads.formats.tensors import read_safetensors, write_json, write_safetensors
+from medusa_decoding.heads.config import CONFIG_FILE, HeadsConfig, read_config, write_config
+from medusa_decoding.heads.formats.tensors import read_safetensors, write_safetensors
 from medusa_decoding.heads.module import MedusaHeads
 from medusa_decoding.heads.state import StateDict, check_state, state_of
 
@@ -31,4 +31,4 @@ def load(folder: Path) -> tuple[HeadsConfig, StateDict]:
 def save(heads: MedusaHeads, folder: Path, *, dtype: torch.dtype | None = None) -> None:
     """Write any heads, as `dtype` (None: as they are)."""
     write_safetensors(folder / WEIGHTS_FILE, state_of(heads, dtype))
-    write_json(folder / CONFIG_FILE, heads.config.model_dump())
+    write_config(folder / CONFIG_FILE, heads.config)
