@@ -64,7 +64,7 @@ def test_each_temperature_has_its_own_map_and_others_lie_between() -> None:
 def test_a_drafter_is_calibrated_for_each_sequence() -> None:
     calibration = Calibration([Fit(0.0, (1.0,) * 3, (0.0,) * 3), Fit(1.0, (1.0,) * 3, (3.0,) * 3)])
     raw = RandomDrafter(3, 4, 20, seed=1)
-    contexts = [Context([1], None), Context([1], None, 1.0)]
+    contexts = [Context([1], None), Context([1], None, temperature=1.0)]
     plain = RandomDrafter(3, 4, 20, seed=1).propose(contexts)
     greedy, sampled = CalibratedDrafter(raw, calibration).propose(contexts)
     np.testing.assert_array_equal(greedy.tokens, plain[0].tokens)

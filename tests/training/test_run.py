@@ -79,7 +79,7 @@ def test_heads_learn_a_periodic_text(make_config: Any, model: Path) -> None:
     assert report.data["coverage"] == 1.0
     assert report.finished and report.steps == report.history[-1]["step"]
     medusa = load(str(model), heads=config.out)
-    assert medusa.heads is not None and medusa.heads.config.calibration is not None
+    assert medusa.heads is not None and medusa.heads.config.path_calibration is not None
     plain = medusa.generate([1, 3], speculative=False, max_tokens=8)
     assert medusa.generate([1, 3], max_tokens=8).tokens == plain.tokens
 

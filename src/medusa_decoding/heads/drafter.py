@@ -18,13 +18,17 @@ if TYPE_CHECKING:
     from medusa_decoding.decoding.protocols import Context
 
 
+DEFAULT_TOP_K = 10
+"""Guesses of a head. A calibration is fitted to lists of this length."""
+
+
 class MedusaDrafter:
     """Proposes each head's `top_k` likeliest tokens for all sequences in one product.
 
     Probabilities are the heads' own, over their (draft) vocabulary, each head at its calibrated temperature.
     """
 
-    def __init__(self, heads: MedusaHeads, top_k: int = 10) -> None:
+    def __init__(self, heads: MedusaHeads, top_k: int = DEFAULT_TOP_K) -> None:
         """Draft with `heads`, which are bound to the base model that decodes."""
         if top_k < 1:
             raise ValueError("top_k is at least 1")

@@ -153,19 +153,19 @@ def _figures(report: TrainingReport) -> list[str]:
         return []
     rows = [
         [str(head + 1), *(f"{figures[top][head]:.3f}" for top in ("top1", "top3", "top5")),
-         f"{fit['temperature']:.2f}", f"{fit['confidence'][0]:.3f} → {fit['confidence'][1]:.3f}",
-         f"{fit['accuracy']:.3f}"]
-        for head, fit in enumerate(report.calibration)
+         f"{one['accuracy']:.3f}", f"{one['confidence'][0]:.3f} → {one['confidence'][1]:.3f}",
+         f"{one['error'][0]:.3f} → {one['error'][1]:.3f}"]
+        for head, one in enumerate(report.calibration)
     ]  # fmt: skip
-    header = ["head", "top-1", "top-3", "top-5", "temperature", "confidence", "right"]
+    header = ["head", "top-1", "top-3", "top-5", "right", "confidence", "calibration error"]
     return [
         "## Held-out figures",
         *_table(rows, header),
         "",
         "Top-k: how often the right token is among the head's k likeliest; a token outside the draft"
         " vocabulary is a miss. The last three columns are of positions where all heads before guessed"
-        " right: mean probability of the likeliest token before → after dividing the logits by the"
-        " temperature, and how often it was right.",
+        " right: how often the likeliest token was right, its mean probability and the expected calibration"
+        " error, before → after calibration (by a fit on other positions).",
         "",
         f"Greedy chain of all heads: {figures['tokens_per_step']:.2f} tokens per step.",
         "",

@@ -17,10 +17,10 @@ from medusa_decoding.errors import UserError
 from medusa_decoding.heads import HeadsConfig, MedusaHeads, save_pretrained
 from medusa_decoding.models import BaseModel, load_base_model, resolve
 from medusa_decoding.training import data, report
+from medusa_decoding.training.calibration import calibrate, temperature_of, with_calibration
 from medusa_decoding.training.checkpoint import CHECKPOINT_FILE
 from medusa_decoding.training.config import TrainingConfig
 from medusa_decoding.training.data import Positions
-from medusa_decoding.training.evaluation import calibrate
 from medusa_decoding.training.hidden import SharedWeights, fill_cache
 from medusa_decoding.training.hidden_on_cpu import engine_for
 from medusa_decoding.training.objective import Objective
@@ -202,13 +202,10 @@ def _finish(config: TrainingConfig, trainer: Trainer, record: TrainingReport) ->
     """Calibrate; write heads, record and card. The checkpoint goes last, so that a kill only repeats this."""
     heads = trainer.heads
     record.kept_epoch = trainer.keep_best()
-    if trainer.last_evaluation is None and len(trainer.validation):
-        trainer.evaluate()
-    if trainer.last_evaluation is not None:
-        fits = calibrate(heads, trainer.validation, trainer.last_evaluation.correct)
-        temperatures = [fit.temperature for fit in fits]
-        heads.config = heads.config.model_copy(update={"calibration": temperatures})
-        record.calibration = [asdict(fit) for fit in fits]
+    if len(trainer.validation):
+        found = calibrate(heads, trainer.validation)
+        heads.config = with_calibration(heads.config, found, temperature_of(config.data))
+        record.calibration = [asdict(one) for one in found]
     record.history, record.steps, record.seconds = trainer.history, trainer.step, round(trainer.seconds, 1)
     positions = trainer.step * trainer.positions_per_step
     record.positions_per_second = round(positions / max(trainer.seconds, 1e-9), 1)

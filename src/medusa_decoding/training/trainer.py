@@ -42,7 +42,6 @@ class Trainer:
         self._best: dict[str, torch.Tensor] | None = None
         self.losses: list[float] = []
         self.history: list[dict[str, Any]] = []
-        self.last_evaluation: Evaluation | None = None
         self.optimiser = _optimiser(config, heads)
         self._seconds_before = 0.0
         self._resume()
@@ -88,7 +87,6 @@ class Trainer:
         if self._best is None:
             return None
         _load(self.heads, self._best)
-        self.last_evaluation = None
         return self._best_epoch()
 
     def learning_rate(self, step: int) -> float:
@@ -101,8 +99,7 @@ class Trainer:
 
     def evaluate(self) -> Evaluation:
         """Look at the held-out positions, at least one."""
-        self.last_evaluation = evaluate(self.heads, self.validation)
-        return self.last_evaluation
+        return evaluate(self.heads, self.validation)
 
     def checkpoint(self) -> None:
         """Write all that a later run needs to go on."""

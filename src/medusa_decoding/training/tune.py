@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, cast
@@ -75,8 +74,10 @@ def tune(config: TuneConfig, *, progress: bool = True) -> TuneReport:
 def _drawn(config: TuneConfig, medusa: Medusa, progress: bool) -> tuple[dict[float, Guesses], dict[str, Any]]:
     """The heads' guesses in texts, by the temperature these were drawn at, and where the texts are from."""
     if config.data is not None:
+        from medusa_decoding.training.calibration import temperature_of
+
         answers, held_out = _answers(config, config.data, medusa)
-        temperature = _temperature_of(config.data)
+        temperature = temperature_of(config.data)
         texts = kept_texts(medusa, answers, config.data.parent / "hidden")
         guesses = _guesses(medusa, texts, len(answers), "answers", progress)
         source = {"data": config.data.name, "answers": len(answers), "held_out_in_training": held_out}
@@ -151,17 +152,6 @@ def _held_out_fraction(medusa: Medusa, data: Path) -> float:
     if record is None or record.data.get("path") != data.name:
         return 0.0
     return float(record.recipe.get("validation_fraction", 0.0))
-
-
-def _temperature_of(data: Path) -> float:
-    """At which the answers were drawn, as `distill` noted it beside them; greedy where it did not."""
-    note = data.with_name(data.name + ".config.json")
-    try:
-        content = json.loads(note.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return 0.0
-    temperature = content.get("temperature", 0.0) if isinstance(content, dict) else 0.0
-    return float(temperature) if isinstance(temperature, int | float) else 0.0
 
 
 def _recalibrated(heads: HeadsConfig, fits: list[Fit]) -> HeadsConfig:
