@@ -46,6 +46,7 @@ def test_heads_are_calibrated_and_their_tree_is_used(
     assert fits is not None
     assert [fit.temperature for fit in fits] == [0.0, 0.7, 1.0]
     record = json.loads((own / "tuning.json").read_text())
+    assert str(own.parent) not in json.dumps(record)
     assert len(record["medusa_choices"]) <= 4
     write = ("generate", model, "-p", "One", "--heads", own, "--max-tokens", 12, "--json")
     plain = medusa("generate", model, "-p", "One", "--no-heads", "--max-tokens", 12, "--json")

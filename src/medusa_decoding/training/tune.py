@@ -17,7 +17,7 @@ from medusa_decoding.heads import HeadsConfig
 from medusa_decoding.heads.config import CalibrationFit
 from medusa_decoding.training.tune_config import TuneConfig
 from medusa_decoding.training.tune_report import TuneReport, measure
-from medusa_decoding.training.tuned_heads import Tuned, folder_of, target_of, write_tuned
+from medusa_decoding.training.tuned_heads import folder_of, target_of, write_tuned
 from medusa_decoding.training.written_texts import Written, kept_texts, write_texts
 from medusa_decoding.tuning.guesses import Guesses, concatenated, guesses_in
 from medusa_decoding.tuning.static_tree import best_choices, cross_validated_tokens
@@ -66,8 +66,7 @@ def tune(config: TuneConfig, *, progress: bool = True) -> TuneReport:
         written=None if target is None else target.folder,
     )
     if target is not None:
-        tuned = Tuned(_recalibrated(heads, [one.fit for one in measured]), report.as_dict())
-        write_tuned(target, tuned)
+        write_tuned(target, _recalibrated(heads, [one.fit for one in measured]), report)
     return report
 
 

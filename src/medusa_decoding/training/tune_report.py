@@ -76,6 +76,15 @@ class TuneReport:
         plain: dict[str, Any] = json.loads(json.dumps(asdict(self), default=str))
         return plain
 
+    def record(self) -> dict[str, Any]:
+        """The content of `tuning.json`, in which paths of this machine are cut to their ends."""
+        content = self.as_dict()
+        del content["written"]
+        for name in ("model", "heads"):
+            path = Path(content[name]).expanduser()
+            content[name] = path.resolve().name if path.exists() else content[name]
+        return content
+
 
 def measure(raw: Guesses, heads: HeadsConfig, temperature: float) -> Measurement:
     """Fit a calibration to guesses in texts drawn at `temperature`, and judge it.

@@ -6,7 +6,6 @@ import json
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from medusa_decoding.errors import UserError
 from medusa_decoding.files import atomic_write
@@ -14,11 +13,14 @@ from medusa_decoding.generation import Medusa
 from medusa_decoding.generation.packaged import packaged_heads
 from medusa_decoding.heads.config import CONFIG_FILE, HeadsConfig, write_config
 from medusa_decoding.heads.plain import WEIGHTS_FILE
+from medusa_decoding.training.report import CARD_FILE, RECORD_FILE
+from medusa_decoding.training.tune_card import with_tuning
 from medusa_decoding.training.tune_config import TuneConfig
+from medusa_decoding.training.tune_report import TuneReport
 
 TUNING_FILE = "tuning.json"
 # What goes with the weights into a copy.
-_BESIDE = ("README.md", "training.json")
+_BESIDE = (CARD_FILE, RECORD_FILE)
 
 
 @dataclass(frozen=True)
@@ -32,14 +34,6 @@ class Target:
     def is_copy(self) -> bool:
         """Whether the heads stay as they are."""
         return Path(self.origin) != self.folder
-
-
-@dataclass(frozen=True)
-class Tuned:
-    """What is written: the config with its calibration, and the content of `tuning.json`."""
-
-    config: HeadsConfig
-    record: dict[str, Any]
 
 
 def folder_of(medusa: Medusa) -> Path | None:
@@ -72,14 +66,22 @@ def target_of(config: TuneConfig, medusa: Medusa) -> Target | None:
     return Target(origin, folder)
 
 
-def write_tuned(target: Target, tuned: Tuned) -> None:
-    """Write config and `tuning.json`, after the weights where it is a copy. Each file is whole or absent."""
+def write_tuned(target: Target, config: HeadsConfig, report: TuneReport) -> None:
+    """Write config, `tuning.json` and, where there is a model card, its section; weights first in a copy.
+
+    Each file is whole or absent.
+    """
     if target.is_copy:
         _copy_weights(target)
-    write_config(target.folder / CONFIG_FILE, tuned.config)
+    write_config(target.folder / CONFIG_FILE, config)
     with atomic_write(target.folder / TUNING_FILE) as temporary:
-        text = json.dumps(tuned.record, indent=2, ensure_ascii=False)
+        text = json.dumps(report.record(), indent=2, ensure_ascii=False)
         temporary.write_text(text + "\n", encoding="utf-8")
+    card = target.folder / CARD_FILE
+    if card.is_file():
+        text = with_tuning(card.read_text(encoding="utf-8"), report)
+        with atomic_write(card) as temporary:
+            temporary.write_text(text, encoding="utf-8")
 
 
 def _copy_weights(target: Target) -> None:
