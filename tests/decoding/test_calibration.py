@@ -5,9 +5,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from medusa_decoding.decoding.best_first import best_first
 from medusa_decoding.decoding.calibration import CalibratedDrafter, Calibration, Fit, calibrated
 from medusa_decoding.decoding.protocols import Context, NoDrafter
-from medusa_decoding.decoding.tree import FloatArray, best_first
+from medusa_decoding.decoding.tree import FloatArray
 from tests.decoding.toy import RandomDrafter
 
 HEADS, RANKS = 3, 4

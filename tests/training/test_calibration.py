@@ -106,9 +106,9 @@ def test_a_new_calibration_takes_the_place_of_an_old_one() -> None:
 
 def test_the_temperature_of_answers_stands_beside_them(tmp_path: Path) -> None:
     data = tmp_path / "answers.jsonl"
-    assert temperature_of(data) == 0.0
+    assert temperature_of([data]) == 0.0
     note = tmp_path / "answers.jsonl.config.json"
     note.write_text(json.dumps({"temperature": 0.7}))
-    assert temperature_of(data) == 0.7
+    assert temperature_of([data]) == 0.7
     note.write_text("{")
-    assert temperature_of(data) == 0.0
+    assert temperature_of([data]) == 0.0

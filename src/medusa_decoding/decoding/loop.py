@@ -204,7 +204,8 @@ class Decoder:
 
     def _proposals(self, sequences: Seq[Sequence], *, heads: bool, lookup: bool) -> list[Proposals]:
         contexts = [
-            Context([*one.prompt, *one.tokens], one.hidden, one, one.sampling.temperature) for one in sequences
+            Context([*one.prompt, *one.tokens], one.hidden, one, one.sampling.temperature)
+            for one in sequences
         ]
         found = self.drafter.propose(contexts) if heads else [Proposals.none() for _ in sequences]
         if self.lookup is None or not lookup:

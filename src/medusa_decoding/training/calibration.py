@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -92,8 +93,14 @@ def guesses_at(heads: MedusaHeads, positions: Positions) -> Guesses:
     return Guesses(np.concatenate(probabilities), ranks, np.arange(len(rows)) * _BLOCKS // len(rows))
 
 
-def temperature_of(data: Path) -> float:
-    """At which the answers in a file were drawn, as `distill` noted beside them; 0 where it did not."""
+def temperature_of(data: Sequence[Path]) -> float:
+    """At which all answers were drawn; 0, which is greedy, where files differ or none says."""
+    found = {_noted_temperature(path) for path in data}
+    return found.pop() if len(found) == 1 else 0.0
+
+
+def _noted_temperature(data: Path) -> float:
+    """As `distill` noted it beside its answers."""
     note = data.with_name(data.name + ".config.json")
     try:
         content = json.loads(note.read_text(encoding="utf-8"))

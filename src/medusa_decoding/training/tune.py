@@ -76,7 +76,7 @@ def _drawn(config: TuneConfig, medusa: Medusa, progress: bool) -> tuple[dict[flo
         from medusa_decoding.training.calibration import temperature_of
 
         answers, held_out = _answers(config, config.data, medusa)
-        temperature = temperature_of(config.data)
+        temperature = temperature_of([config.data])
         texts = kept_texts(medusa, answers, config.data.parent / "hidden")
         guesses = _guesses(medusa, texts, len(answers), "answers", progress)
         source = {"data": config.data.name, "answers": len(answers), "held_out_in_training": held_out}

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from medusa_decoding.decoding.best_first import best_first
 from medusa_decoding.decoding.calibration import LEAST_REST, Fit, calibrated
-from medusa_decoding.decoding.tree import BoolArray, FloatArray, IntArray, Proposals, best_first
+from medusa_decoding.decoding.tree import BoolArray, FloatArray, IntArray, Proposals
 from medusa_decoding.tuning.guesses import Guesses
 
 BINS = 15
