@@ -5,6 +5,7 @@
 #include <utility>
 #include <vector>
 
+#include "buffer.h"
 #include "cache.h"
 #include "kernels.h"
 #include "threads.h"
@@ -44,9 +45,9 @@ class Buffers {
 public:
     void resize(int rows, int width, int most_inputs, WeightType type);
     Activations activations(int k) const;
-    std::vector<float> x, normed, wide, attended;
-    std::vector<int16_t> quantised;
-    std::vector<float> scales;
+    Buffer<float> x, normed, wide, attended;
+    Buffer<int16_t> quantised;
+    Buffer<float> scales;
 
 private:
     WeightType type_ = WeightType::int8;
@@ -139,13 +140,13 @@ private:
     std::vector<RowState> states_;
     std::vector<int64_t> handles_, tokens_;
     std::vector<int> parents_, paths_, wanted_, places_;
-    std::vector<float> drafted_;  // (layer, row, key or value, channels)
-    std::vector<float> cosines_, sines_;
+    Buffer<float> drafted_;  // (layer, row, key or value, channels)
+    Buffer<float> cosines_, sines_;
     Buffers buffers_;
-    std::vector<float> hidden_, logits_;
+    Buffer<float> hidden_, logits_;
     int logits_stride_;
-    std::vector<float> best_values_;
-    std::vector<int> best_;  // (wanted, threads)
+    Buffer<float> best_values_;
+    Buffer<int> best_;  // (wanted, threads)
 };
 
 }  // namespace medusa

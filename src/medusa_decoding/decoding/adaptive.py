@@ -24,7 +24,7 @@ MEMORY = 0.98
 """The weight of the past in the running rate: it looks back over some fifty steps."""
 ALLOWANCE = 0.01
 """The share of the time that trying guesses again may cost where they never pay."""
-EAGERNESS = 0.2
+EAGERNESS = 0.1
 """The same share right after the first loss."""
 LONGEST_PAUSE = 64
 MOST_CREDIT = 2.0
