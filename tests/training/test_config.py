@@ -8,6 +8,7 @@ import pytest
 from medusa_decoding.errors import UserError
 from medusa_decoding.training import TrainingConfig, load_config
 
+LINES = "model: m\ndata: d\nout: o\n"
 NEEDED: dict[str, Any] = {"model": "m", "data": "folder/answers.jsonl", "out": "heads"}
 
 
@@ -30,6 +31,9 @@ def test_file_is_read_and_overrides_win(tmp_path: Path) -> None:
         ("model: m\n", "the key 'data' is missing"),
         ("model: m\ndata: []\nout: o\n", "'data' cannot be"),
         ("model: m\ndata: d\nout: o\nepochs: 0\n", "'epochs' cannot be 0"),
+        (f"{LINES}draft_vocabulary: some\n", "'draft_vocabulary' cannot be 'some': .* integer.*; .* 'auto'"),
+        (f"{LINES}draft_vocabulary: 0\n", "'draft_vocabulary' cannot be 0: .* greater than or equal to 1"),
+        (f"{LINES}draft_vocabulary: auto\nvalidation_fraction: 0\n", "draft_vocabulary auto needs texts"),
         ("- a\n", "must hold settings"),
         ("1: a\n", "must hold settings"),
         ("", "must hold settings"),

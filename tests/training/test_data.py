@@ -4,12 +4,15 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from medusa_decoding.distill.answers import Answer
 from medusa_decoding.distill.hidden_cache import HiddenCache
 from medusa_decoding.errors import UserError
 from medusa_decoding.training.data import (
     as_draft_ids,
+    auto_size,
     build_positions,
     check_ids,
     coverage,
@@ -95,6 +98,31 @@ def test_draft_vocabulary_holds_the_most_frequent_tokens_and_the_ends() -> None:
     assert coverage(answers, None) == coverage([], torch.tensor([2])) == 1.0
     with pytest.raises(UserError, match="larger than the model's \\(12\\)"):
         draft_vocabulary(answers, 13, [], 12)
+
+
+@settings(deadline=None, max_examples=50)
+@given(
+    trained=st.lists(st.integers(0, 4999), min_size=1, max_size=60),
+    held_out=st.lists(st.integers(0, 4999), min_size=1, max_size=250),
+    common=st.integers(0, 400),
+    end=st.integers(0, 4999),
+)
+def test_the_chosen_draft_vocabulary_is_the_least_that_covers_the_held_out_tokens(
+    trained: list[int], held_out: list[int], common: int, end: int
+) -> None:
+    """Against trying one size after the other. `common`: a token that may fill nearly all held-out text."""
+    training = [Answer("a", [1], [*trained, 7])]
+    answers = [Answer("b", [1], [*held_out, *[7] * common])]
+    sizes = [1024, 2048, 3072, 4096, 5000]
+    enough = [
+        size for size in sizes if coverage(answers, draft_vocabulary(training, size, [end], 5000)) >= 0.99
+    ]
+    assert auto_size(training, answers, [end], 5000) == enough[0]
+
+
+def test_a_draft_vocabulary_is_not_chosen_without_held_out_texts() -> None:
+    with pytest.raises(UserError, match="give it as a number"):
+        auto_size([Answer("a", [1], [2])], [], [3], 10)
 
 
 def test_split_depends_on_ids_alone() -> None:

@@ -91,6 +91,7 @@ def test_heads_learn_a_periodic_text(make_config: Any, model: Path) -> None:
         {"projection": "own", "num_layers": 2},
         {"projection": "own", "num_layers": 0, "condition": "none"},
         {"draft_vocabulary": None},
+        {"draft_vocabulary": "auto"},
         {"validation_fraction": 0},
         {"batch_tokens": 100_000},
         {"loss": "kl"},
@@ -108,8 +109,27 @@ def test_every_kind_of_heads_learns_and_loads(make_config: Any, fields: dict[str
     assert losses[-1][1] < losses[0][1]
     heads = from_pretrained(config.out)
     assert heads.config.num_layers == config.num_layers
-    assert (heads.token_map is None) == (config.draft_vocabulary is None)
+    # The model has fewer than 1,024 tokens, so "auto" takes them all.
+    assert (heads.token_map is None) == (config.draft_vocabulary in (None, "auto"))
     assert heads.token_map is None or {*PERIOD, END} <= set(heads.token_map.tolist())
+
+
+def test_a_chosen_draft_vocabulary_is_recorded_and_said(
+    make_config: Any, model: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Sizes in steps of 6: the end, which comes first, and the four tokens of the text fit in one."""
+    monkeypatch.setattr("medusa_decoding.training.data._SIZE_STEP", 6)
+    config = make_config(draft_vocabulary="auto", epochs=1)
+    report = train(config)
+    said = "draft vocabulary of 6 tokens: 100.0% of the held-out tokens, 100.0% of the training tokens"
+    assert said in capsys.readouterr().err
+    record = json.loads((config.out / "training.json").read_text(encoding="utf-8"))
+    assert (record["recipe"]["draft_vocabulary"], record["data"]["draft_vocabulary"]) == ("auto", 6)
+    heads = from_pretrained(config.out)
+    assert heads.token_map is not None
+    assert heads.token_map.tolist() == [0, *PERIOD, END]
+    assert "6 tokens" in (config.out / "README.md").read_text(encoding="utf-8")
+    assert train(config, progress=False) == report
 
 
 class Stopped(Exception):

@@ -91,7 +91,9 @@ def _parameter(name: str, field: FieldInfo, text: str, optional: bool) -> inspec
         flags = f"--{flag}/--no-{flag}" if kind is bool else f"--{flag}"
         default = field.get_default(call_default_factory=True) if not field.is_required() else None
         shown = "" if default is None or default == () else f" [default: {_shown(default)}]"
-        info = typer.Option(flags, help=f"{text}{shown}", show_default=False, metavar=_metavar(kind))
+        info = typer.Option(
+            flags, help=f"{text}{shown}", show_default=False, metavar=_metavar(field.annotation)
+        )
     return inspect.Parameter(
         name,
         inspect.Parameter.KEYWORD_ONLY,
@@ -112,13 +114,24 @@ def _plain_type(annotation: Any) -> Any:
     return annotation
 
 
-def _metavar(kind: Any) -> str | None:
+def _metavar(annotation: Any) -> str | None:
     """The placeholder in the help; None leaves it to typer, which lists the choices of a literal."""
+    kind = _plain_type(annotation)
     if get_origin(kind) is Literal or kind is bool:
         return None
-    if get_origin(kind) is list:
-        return _metavar(get_args(kind)[0])
-    return {int: "N", float: "X", Path: "PATH"}.get(kind, "TEXT")
+    return "|".join(_placeholders(annotation))
+
+
+def _placeholders(annotation: Any) -> list[str]:
+    """A placeholder for each kind of value, the values themselves of a literal."""
+    origin, parts = get_origin(annotation), get_args(annotation)
+    if origin is Literal:
+        return list(parts)
+    if origin in (Union, UnionType):
+        return [one for part in parts if part is not NoneType for one in _placeholders(part)]
+    if origin in (tuple, Annotated):
+        return _placeholders(parts[0])
+    return [{int: "N", float: "X", Path: "PATH"}.get(annotation, "TEXT")]
 
 
 def _shown(default: Any) -> str:

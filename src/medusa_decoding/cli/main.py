@@ -13,7 +13,7 @@ from typing import Annotated
 
 import typer
 
-from medusa_decoding.cli import bench, chat, demo, distill, generate, profile, pull, train, tune
+from medusa_decoding.cli import bench, chat, demo, distill, generate, profile, pull, recipe, train, tune
 from medusa_decoding.cli.terminal import prepare_streams, quiet_libraries, show_warnings_in_one_line
 from medusa_decoding.errors import UserError
 
@@ -65,6 +65,7 @@ for verb in (
     pull.pull,
     distill.distill,
     train.train,
+    recipe.recipe,
     tune.tune,
     bench.bench,
     profile.profile,

@@ -10,6 +10,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from medusa_decoding.errors import UserError
 
 Config = TypeVar("Config", bound=BaseModel)
+RECORD_SUFFIX = ".config.json"
+"""What the name of an answers file's note has more than the file's own."""
 
 
 class DistillConfig(BaseModel):
@@ -81,7 +83,7 @@ class DistillConfig(BaseModel):
     @property
     def record_path(self) -> Path:
         """Where the settings that decide the answers, and what became of the prompts, are kept."""
-        return self.out.with_name(self.out.name + ".config.json")
+        return self.out.with_name(self.out.name + RECORD_SUFFIX)
 
     @property
     def dropped_path(self) -> Path:
@@ -114,14 +116,39 @@ def validated(kind: type[Config], fields: dict[str, Any], source: str) -> Config
     try:
         return kind.model_validate(fields)
     except ValidationError as error:
-        # An unknown key first: a misspelt one is also missing.
-        fault = min(error.errors(), key=lambda one: one["type"] != "extra_forbidden")
-        key = ".".join(str(part) for part in fault["loc"])
-        if fault["type"] == "extra_forbidden":
-            known = ", ".join(kind.model_fields)
-            raise UserError(f"{source}: unknown key '{key}'; known are {known}") from None
-        if fault["type"] == "missing":
-            raise UserError(f"{source}: the key '{key}' is missing; give it") from None
-        if not key:
-            raise UserError(f"{source}: {fault['msg'].removeprefix('Value error, ')}") from None
-        raise UserError(f"{source}: '{key}' cannot be {fault['input']!r}: {fault['msg']}") from None
+        raise UserError(f"{source}: {_explained(kind, error)}") from None
+
+
+def _explained(kind: type[BaseModel], error: ValidationError) -> str:
+    """What is wrong with the first faulty key."""
+    # An unknown key first: a misspelt one is also missing.
+    fault = min(error.errors(), key=lambda one: one["type"] != "extra_forbidden")
+    key, section, whole = _place(kind, fault["loc"])
+    if fault["type"] == "extra_forbidden":
+        return f"unknown key '{key}'; known are {', '.join(section.model_fields)}"
+    if fault["type"] == "missing":
+        return f"the key '{key}' is missing; give it"
+    if fault["type"] == "value_error" and whole:
+        return f"{key}{': ' if key else ''}{fault['msg'].removeprefix('Value error, ')}"
+    # Of a union there is a message for each branch.
+    said = [one["msg"] for one in error.errors() if _place(kind, one["loc"])[0] == key]
+    return f"'{key}' cannot be {fault['input']!r}: {'; or '.join(said)}"
+
+
+def _place(kind: type[BaseModel], location: tuple[int | str, ...]) -> tuple[str, type[BaseModel], bool]:
+    """The dotted key that pydantic's location means (without the names it gives to a union's branches), the
+    section where it stands, and whether it is itself a section.
+    """
+    names: list[str] = []
+    section: type[BaseModel] = kind
+    inner: type[BaseModel] | None = kind
+    for part in location:
+        if inner is None:
+            names.extend([str(part)] if isinstance(part, int) else [])
+            continue
+        section = inner
+        names.append(str(part))
+        field = section.model_fields.get(str(part))
+        annotation = None if field is None else field.annotation
+        inner = annotation if isinstance(annotation, type) and issubclass(annotation, BaseModel) else None
+    return ".".join(names), section, inner is not None

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
-from medusa_decoding.distill.config import DistillConfig
+from medusa_decoding.distill.config import RECORD_SUFFIX, DistillConfig
 from medusa_decoding.errors import UserError
-from medusa_decoding.files import atomic_write
+from medusa_decoding.files import atomic_write, checksum
 
 
 def claim(config: DistillConfig, model: str, writer: str, engine: str) -> None:
@@ -30,8 +31,18 @@ def claim(config: DistillConfig, model: str, writer: str, engine: str) -> None:
 
 
 def note_counts(config: DistillConfig, counts: dict[str, Any]) -> None:
-    """Put into the note what became of the prompts."""
-    _write(config, {**_read(config), "counts": counts})
+    """Put into the note which prompts there were, and what became of them."""
+    files = [{"path": path.name, "sha256": checksum(path)} for path in config.prompts]
+    _write(config, {**_read(config), "prompts": files, "counts": counts})
+
+
+def read_note(answers: Path) -> dict[str, Any]:
+    """The note beside an answers file; empty where there is none that can be read."""
+    try:
+        content = json.loads(answers.with_name(answers.name + RECORD_SUFFIX).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
 
 
 def _read(config: DistillConfig) -> dict[str, Any]:

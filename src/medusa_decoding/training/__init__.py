@@ -1,4 +1,4 @@
-"""Medusa-1 training: heads learn to guess what a frozen base model writes."""
+"""Training: heads learn to guess what a base model writes."""
 
 from __future__ import annotations
 
@@ -6,12 +6,21 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from medusa_decoding.training.config import TrainingConfig, load_config
+    from medusa_decoding.training.recipe import Recipe, follow, load_recipe
     from medusa_decoding.training.report import TrainingReport
     from medusa_decoding.training.run import train
 
-__all__ = ["TrainingConfig", "TrainingReport", "load_config", "train"]
+__all__ = ["Recipe", "TrainingConfig", "TrainingReport", "follow", "load_config", "load_recipe", "train"]
 
-_HOMES = {"TrainingConfig": "config", "TrainingReport": "report", "load_config": "config", "train": "run"}
+_HOMES = {
+    "Recipe": "recipe",
+    "TrainingConfig": "config",
+    "TrainingReport": "report",
+    "follow": "recipe",
+    "load_config": "config",
+    "load_recipe": "recipe",
+    "train": "run",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
@@ -19,7 +20,8 @@ class TrainingConfig(BaseModel):
     source or several. loops: what becomes of degenerate loops among the answers of `distill` (files that it
     wrote itself have none).
     out: the folder of the heads. num_heads, num_layers, projection, condition: see `HeadsConfig`.
-    draft_vocabulary: keep the T most frequent tokens of the answers (None: all of the base model's).
+    draft_vocabulary: keep the T most frequent tokens of the answers ("auto": as many as `auto_size` says,
+    None: all of the base model's).
     loss: "ce" learns the answers' tokens (cross-entropy), "kl" the base model's distribution at each of them,
     cut to the draft vocabulary. epochs: times that every position is seen. batch_tokens: positions per pass;
     accumulate: passes per optimiser step.
@@ -44,7 +46,7 @@ class TrainingConfig(BaseModel):
     num_layers: int = Field(1, ge=0)
     projection: Literal["shared", "own"] = "shared"
     condition: Literal["root", "none"] = "root"
-    draft_vocabulary: int | None = Field(None, ge=1)
+    draft_vocabulary: Annotated[int, Field(ge=1)] | Literal["auto"] | None = None
     loss: Literal["ce", "kl"] = "ce"
     epochs: int = Field(4, ge=1)
     batch_tokens: int = Field(2048, ge=1)
@@ -74,8 +76,9 @@ class TrainingConfig(BaseModel):
             raise ValueError(
                 "num_layers 0 needs projection 'own' and condition 'none', or nothing is trained"
             )
-        if self.patience is not None and self.validation_fraction == 0:
-            raise ValueError("patience needs texts to look at: give validation_fraction above 0")
+        if self.validation_fraction == 0 and (self.patience is not None or self.draft_vocabulary == "auto"):
+            name = "draft_vocabulary auto" if self.patience is None else "patience"
+            raise ValueError(f"{name} needs texts to look at: give validation_fraction above 0")
         return self
 
     @classmethod
@@ -89,12 +92,22 @@ class TrainingConfig(BaseModel):
             mode="json", exclude={"data", "out", "hidden_cache", "engine", "checkpoint_seconds", "device"}
         )
 
+    def settings(self) -> dict[str, Any]:
+        """All settings, for the record beside the heads; paths of this machine are cut to their last part."""
+        content: dict[str, Any] = json.loads(json.dumps(self.model_dump(), default=lambda path: path.name))
+        return content
+
 
 def load_config(path: Path | str, **overrides: Any) -> TrainingConfig:
     """Read a YAML file of settings; `overrides` (flags, say) win over the file.
 
     Raises UserError when the file cannot be read, or naming the first key that is unknown, missing or wrong.
     """
+    return validated(TrainingConfig, {**read_settings(path), **overrides}, str(path))
+
+
+def read_settings(path: Path | str) -> dict[str, Any]:
+    """The content of a YAML file of settings; raises UserError when it is none."""
     try:
         content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
@@ -104,4 +117,4 @@ def load_config(path: Path | str, **overrides: Any) -> TrainingConfig:
         raise UserError(f"{path} is not valid YAML ({reason}); mend it") from error
     if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
         raise UserError(f"{path} must hold settings as 'key: value' lines")
-    return validated(TrainingConfig, {**content, **overrides}, str(path))
+    return content

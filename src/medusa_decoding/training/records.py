@@ -9,11 +9,13 @@ import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from medusa_decoding.distill.answers import JsonObject, read_records
 from medusa_decoding.errors import UserError
+from medusa_decoding.files import checksum
 
 _HUB_ID = re.compile(r"(?P<name>[\w.-]+/[\w.-]+)(:(?P<split>[\w.\[\]%:-]+))?")
 _SUFFIXES = {".jsonl", ".json", ".parquet", ".arrow", ".txt", ".csv"}
@@ -52,17 +54,14 @@ class Records:
         path = Path(self.name)
         return re.sub(r"\W+", "-", path.stem if self.files else path.name) or "data"
 
-    @property
+    @cached_property
     def checksum(self) -> str:
         """SHA-256 of the file, or of the checksums of several; of a Hub id's name, since its owner keeps the
         data.
         """
         if not self.files:
             return hashlib.sha256(self.name.encode()).hexdigest()
-        sums = []
-        for path in self.files:
-            with path.open("rb") as file:
-                sums.append(hashlib.file_digest(file, "sha256").hexdigest())
+        sums = [checksum(path) for path in self.files]
         return sums[0] if len(sums) == 1 else hashlib.sha256("".join(sums).encode()).hexdigest()
 
     def read(self) -> Iterator[tuple[str, int, JsonObject]]:

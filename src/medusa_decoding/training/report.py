@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import platform
@@ -15,14 +14,17 @@ from medusa_decoding.files import atomic_write
 
 RECORD_FILE = "training.json"
 CARD_FILE = "README.md"
+# Of the note beside distilled answers, what the card says.
+_DISTILLATION = ("model", "max_tokens", "temperature", "top_p", "seed", "max_prompt_tokens")
 
 
 @dataclass
 class TrainingReport:
     """What a run was and what came of it; the content of `training.json`.
 
-    recipe: the settings that decide the heads. data: path, checksum, numbers of texts and positions, coverage
-    of the draft vocabulary, and how often the base model itself agrees with the answers. history: loss and
+    recipe: the settings that decide the heads. settings: all settings of the last run. data: paths and
+    checksums of its sources and how they were written, numbers of texts and positions, size and coverage of
+    the draft vocabulary, and how often the base model itself agrees with the answers. history: loss and
     held-out figures after each epoch; kept_epoch: the one whose heads these are (None: the last).
     calibration: per head. compute_dtype: of the heads' products. finished: false while the run goes on.
     """
@@ -39,12 +41,22 @@ class TrainingReport:
     positions_per_second: float = 0.0
     kept_epoch: int | None = None
     compute_dtype: str = "float32"
+    settings: dict[str, Any] = field(default_factory=dict)
     finished: bool = False
 
     @property
     def accuracies(self) -> dict[str, Any]:
         """The figures after the epoch whose heads these are; empty before the first epoch's end."""
         return self.history[(self.kept_epoch or 0) - 1] if self.history else {}
+
+    def summary(self) -> str:
+        """The heads' held-out figures in one line; empty where nothing was held out."""
+        figures = self.accuracies
+        if "top1" not in figures:
+            return ""
+        shares = ", ".join(f"{share:.3f}" for share in figures["top1"])
+        chain = f"{figures['tokens_per_step']:.2f} tokens per step as a greedy chain"
+        return f"held-out top-1 of each head: {shares}; {chain}"
 
 
 def save_report(folder: Path, report: TrainingReport) -> None:
@@ -67,12 +79,6 @@ def load_report(folder: Path) -> TrainingReport | None:
         return TrainingReport(**json.loads(path.read_text(encoding="utf-8")))
     except (ValueError, TypeError) as error:
         raise UserError(f"{path} is no record of a training; give another out folder") from error
-
-
-def checksum(path: Path) -> str:
-    """SHA-256 of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def machine() -> dict[str, Any]:
@@ -104,6 +110,16 @@ def versions() -> dict[str, str]:
     }
 
 
+def coverage_line(report: TrainingReport) -> str:
+    """What the draft vocabulary holds, in one line."""
+    data = report.data
+    size = data.get("draft_vocabulary", report.recipe["draft_vocabulary"])
+    held_out = (
+        f"{data['validation_coverage']:.1%} of the held-out tokens, " if data["validation_texts"] else ""
+    )
+    return f"draft vocabulary of {size} tokens: {held_out}{data['coverage']:.1%} of the training tokens"
+
+
 def model_card(report: TrainingReport) -> str:
     """The README.md of the heads: what they are, recipe, figures; every number is from the report."""
     recipe, data, base = report.recipe, report.data, report.base
@@ -132,10 +148,10 @@ def model_card(report: TrainingReport) -> str:
         "## Data",
         f"{data['texts']} texts, {data['positions']} training positions; {data['validation_texts']} texts"
         f" with {data['validation_positions']} positions held out. The base model's likeliest token is the"
-        f" answer's at {data['base_agreement']:.1%} of the positions looked at. The draft vocabulary holds"
-        f" {data['coverage']:.1%} of the training tokens and {data['validation_coverage']:.1%} of the"
-        f" held-out ones. SHA-256 of the answers: `{data['sha256']}`.",
+        f" answer's at {data['base_agreement']:.1%} of the positions looked at."
+        f" {coverage_line(report).capitalize()}. SHA-256 of the data: `{data['sha256']}`.",
         "",
+        *_sources(data),
         *_figures(report),
         "## Run",
         *([f"The heads are those of epoch {report.kept_epoch}."] if report.kept_epoch else []),
@@ -145,6 +161,16 @@ def model_card(report: TrainingReport) -> str:
         f" {', '.join(f'{name} {version}' for name, version in report.versions.items())}.",
     ]
     return "\n".join(lines) + "\n"
+
+
+def _sources(data: dict[str, Any]) -> list[str]:
+    """Each source of the data, and how answers were distilled."""
+    rows = []
+    for source in data.get("sources", []):
+        note = source.get("distillation", {})
+        how = ", ".join(f"{name} {note[name]}" for name in _DISTILLATION if name in note)
+        rows.append([source["path"], str(source["answers"]), how, f"`{source['sha256']}`"])
+    return [*_table(rows, ["source", "answers", "distilled with", "SHA-256"]), ""] if rows else []
 
 
 def _figures(report: TrainingReport) -> list[str]:

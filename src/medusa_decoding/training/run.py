@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -54,13 +54,14 @@ def train(config: TrainingConfig, *, progress: bool = True, on_step: OnStep | No
     training, validation = data.split(found.answers, config.validation_fraction)
     cache = hidden_states_of(config, found, base.fingerprint)
     fill_cache(base, found.answers, cache, progress=progress, engine=lambda: engine_for(config, source))
-    heads = _new_heads(config, base, shared, training)
+    heads = _new_heads(config, base, shared, (training, validation))
     parts = [_positions(heads, part, cache) for part in (training, validation)]
     record = before or _new_record(
         config, base, heads, found.facts, (training, validation), (parts[0], parts[1])
     )
     agreement = _agreement(shared, parts[0])
     record.data["base_agreement"] = agreement
+    record.settings = config.settings()
     # A resumed run computes as it began, whatever this machine measures now.
     record.compute_dtype = record.compute_dtype if before else _compute_dtype(config, heads)
     report.save_report(config.out, record)
@@ -68,6 +69,8 @@ def train(config: TrainingConfig, *, progress: bool = True, on_step: OnStep | No
     del base, shared
     trainer = Trainer(config, heads, objective, parts[0], parts[1])
     with JobProgress("training", trainer.steps, done=trainer.step, enabled=progress) as bar:
+        if config.draft_vocabulary is not None:
+            bar.say(report.coverage_line(record))
         if agreement < _LEAST_AGREEMENT:
             bar.say(f"warning: the base model agrees with {agreement:.0%} of the answers: are they its own?")
         _run(trainer, bar, on_step)
@@ -99,14 +102,14 @@ def _earlier_run(config: TrainingConfig) -> TrainingReport | None:
 
 
 def _new_heads(
-    config: TrainingConfig, base: BaseModel, shared: SharedWeights, training: list[Answer]
+    config: TrainingConfig,
+    base: BaseModel,
+    shared: SharedWeights,
+    answers: tuple[list[Answer], list[Answer]],
 ) -> MedusaHeads:
     """Float32 heads on the base model's device, bound to it; at first they guess as the base model does."""
     vocabulary_size, hidden_size = shared.lm_head.shape
-    token_map = None
-    if config.draft_vocabulary is not None:
-        ends = base.tokenizer.eos_ids
-        token_map = data.draft_vocabulary(training, config.draft_vocabulary, ends, vocabulary_size)
+    token_map = _token_map(config, answers, base.tokenizer.eos_ids, vocabulary_size)
     heads = MedusaHeads(
         HeadsConfig(
             num_heads=config.num_heads,
@@ -115,7 +118,7 @@ def _new_heads(
             vocabulary_size=vocabulary_size,
             projection=config.projection,
             condition=config.condition,
-            draft_vocabulary_size=config.draft_vocabulary,
+            draft_vocabulary_size=None if token_map is None else len(token_map),
             base_model=_public_name(base),
             base_fingerprint=base.fingerprint,
         ),
@@ -124,6 +127,20 @@ def _new_heads(
     heads.bind(shared.lm_head, shared.embedding, shared.bias)
     heads.initialise_projection(shared.lm_head)
     return heads
+
+
+def _token_map(
+    config: TrainingConfig,
+    answers: tuple[list[Answer], list[Answer]],
+    ends: Iterable[int],
+    vocabulary_size: int,
+) -> torch.Tensor | None:
+    """(T,) the draft vocabulary as target ids; None for the whole vocabulary."""
+    size = config.draft_vocabulary
+    if size == "auto":
+        size = data.auto_size(*answers, ends, vocabulary_size)
+        size = None if size == vocabulary_size else size
+    return None if size is None else data.draft_vocabulary(answers[0], size, ends, vocabulary_size)
 
 
 def _positions(heads: MedusaHeads, answers: list[Answer], cache: HiddenStates) -> Positions:
@@ -146,6 +163,7 @@ def _new_record(
     token_map = None if heads.token_map is None else heads.token_map.cpu()
     facts: dict[str, Any] = {
         **read,
+        "draft_vocabulary": heads.config.draft_vocabulary_size or heads.config.vocabulary_size,
         "texts": len(answers[0]),
         "positions": len(positions[0].rows_with_labels()),
         "coverage": data.coverage(answers[0], token_map),

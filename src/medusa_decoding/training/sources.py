@@ -13,7 +13,9 @@ from typing import Any
 from medusa_decoding.distill.answers import Answer, answer_of
 from medusa_decoding.distill.hidden_cache import HiddenCache, HiddenCaches
 from medusa_decoding.distill.loops import is_loop
+from medusa_decoding.distill.note import read_note
 from medusa_decoding.errors import UserError
+from medusa_decoding.files import checksum as file_checksum
 from medusa_decoding.models import Tokenizer
 from medusa_decoding.training.config import TrainingConfig
 from medusa_decoding.training.records import Records
@@ -30,6 +32,22 @@ class Source:
     too_long: int
     loops: int
 
+    @property
+    def facts(self) -> dict[str, Any]:
+        """For the run's record; of several files each one's checksum, of answers how they were written."""
+        files = self.records.files
+        facts: dict[str, Any] = {
+            "path": self.records.file_name,
+            "sha256": self.records.checksum,
+            "answers": len(self.answers),
+            "distilled": self.distilled,
+        }
+        if len(files) > 1:
+            facts["files"] = [{"path": path.name, "sha256": file_checksum(path)} for path in files]
+        if self.distilled:
+            facts["distillation"] = read_note(files[0])
+        return facts
+
 
 @dataclass(frozen=True)
 class TrainingData:
@@ -43,23 +61,13 @@ class TrainingData:
     def facts(self) -> dict[str, Any]:
         """For the run's record."""
         records = [source.records for source in self.sources]
-        facts: dict[str, Any] = {
+        return {
             "path": ", ".join(one.file_name for one in records),
             "sha256": _joined([one.checksum for one in records]),
+            "sources": [source.facts for source in self.sources],
             "too_long": sum(source.too_long for source in self.sources),
             "loops": sum(source.loops for source in self.sources),
         }
-        if len(self.sources) > 1:
-            facts["sources"] = [
-                {
-                    "path": source.records.file_name,
-                    "sha256": source.records.checksum,
-                    "distilled": source.distilled,
-                    "answers": len(source.answers),
-                }
-                for source in self.sources
-            ]
-        return facts
 
 
 def checksum(data: Sequence[Path]) -> str:
