@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
 
+import pyarrow
 import pytest
 import torch
+from pyarrow import parquet
 
 from medusa_decoding.distill.answers import Answer, append_records
 from medusa_decoding.errors import UserError
@@ -158,3 +161,29 @@ def test_bad_records_are_named(tmp_path: Path, tokenizer: Tokenizer) -> None:
         read_source(path, tokenizer, 100)
     with pytest.raises(UserError, match="make it with `medusa distill`"):
         read_source(tmp_path / "nothing.jsonl", tokenizer, 10)
+
+
+def test_each_files_checksum_and_the_note_of_distillation_are_recorded(
+    tmp_path: Path, tokenizer: Tokenizer
+) -> None:
+    own = distilled(tmp_path / "answers.jsonl", 1)
+    (tmp_path / "answers.jsonl.config.json").write_text('{"temperature": 0.5}')
+    people = tmp_path / "people"
+    people.mkdir()
+    for name in ("one", "two"):
+        parquet.write_table(pyarrow.Table.from_pylist([ALPACA]), people / f"{name}.parquet")
+    config = config_of([own, people], tmp_path)
+    first, second = read_training_data(config, tokenizer, 100).facts["sources"]
+    sums = [
+        hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in (own, people / "one.parquet", people / "two.parquet")
+    ]
+    assert (first["sha256"], first["distillation"]) == (sums[0], {"temperature": 0.5})
+    assert [(one["path"], one["sha256"]) for one in second["files"]] == [
+        ("one.parquet", sums[1]),
+        ("two.parquet", sums[2]),
+    ]
+    assert "distillation" not in second
+    # A note that cannot be read hinders no training.
+    (tmp_path / "answers.jsonl.config.json").write_text("{")
+    assert read_training_data(config, tokenizer, 100).facts["sources"][0]["distillation"] == {}
