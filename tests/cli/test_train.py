@@ -51,3 +51,17 @@ def test_a_file_of_settings_is_used_and_flags_win(
 def test_every_setting_has_a_help_text_and_no_help_is_left_over() -> None:
     assert distill.HELPS.keys() == DistillConfig.model_fields.keys()
     assert train.HELPS.keys() == TrainingConfig.model_fields.keys()
+
+
+def test_base_and_heads_are_trained_together_and_then_used(
+    medusa: Command, model: Path, answers: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "both"
+    ended = medusa("train", model, "--data", answers, "--out", out, *TRAIN, "--method", "medusa2", "--merge")
+    assert (ended.status, ended.output) == (0, f"{out}\n")
+    used = medusa("generate", out / "base", "-p", "One", "--heads", out, "--max-tokens", 5, "--json")
+    assert used.status == 0 and "other weights" not in used.error
+    both = ("--adapter", out / "adapter", "--heads", out)
+    adapted = medusa("generate", model, *both, "-p", "One", "--max-tokens", 5, "--json")
+    assert adapted.status == 0 and "other weights" not in adapted.error
+    assert json.loads(adapted.output)["text"] == json.loads(used.output)["text"]

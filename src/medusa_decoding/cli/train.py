@@ -41,6 +41,17 @@ HELPS = {
     "device": "auto, cpu, cuda or cuda:N.",
     "dtype": "Of the base model: auto, float64, float32, bfloat16 or float16.",
     "compute_dtype": "Of the heads' products: auto (bfloat16 where it is faster), float32 or bfloat16.",
+    "method": "medusa1: the model stays as it is. medusa2: heads first, then model and heads together.",
+    "initial_heads": "medusa2: begin with these heads instead of training new ones first.",
+    "joint_epochs": "medusa2: passes of model and heads together over the data; may be a part of one.",
+    "adapter": "medusa2: low-rank matrices beside the model's weights (lora), or all its weights (full).",
+    "lora_rank": "medusa2: rank of those matrices.",
+    "lora_alpha": "medusa2: they are scaled by this, divided by the rank.",
+    "base_learning_rate": "medusa2: the model's own, at its highest. Default: 2.5e-4 (lora), 2e-5 (full).",
+    "lm_loss": "medusa2: hold the model to what it was (kl) or to the answers (ce).",
+    "heads_weight": "medusa2: what the heads' loss weighs beside the model's.",
+    "forward_tokens": "medusa2: most tokens of a forward pass; fewer need less memory.",
+    "merge": "medusa2: also write the model with the low-rank matrices in its weights.",
 }
 
 
@@ -54,7 +65,8 @@ def train(
 ) -> None:
     """Train Medusa heads for a model.
 
-    The model itself stays as it is (Medusa-1). A stopped run resumes when the command is given again.
+    The model itself stays as it is (Medusa-1), or is trained with them (--method medusa2). A stopped run
+    resumes when the command is given again.
     """
     chosen = TrainingConfig.of(**fields) if config is None else load_config(config, **fields)
     from medusa_decoding.training.run import train as run

@@ -8,10 +8,12 @@ from pathlib import Path
 from medusa_decoding.models.failures import explained
 from medusa_decoding.models.source import Source
 
-DESCRIPTIONS = (
-    "*config.json", "tokenizer*", "special_tokens_map.json", "added_tokens.json", "vocab.json", "merges.txt",
-    "chat_template.jinja", "*.safetensors.index.json",
+TOKENIZER = (
+    "tokenizer*", "special_tokens_map.json", "added_tokens.json", "vocab.json", "merges.txt",
+    "chat_template.jinja",
 )  # fmt: skip
+"""Files of a tokenizer."""
+DESCRIPTIONS = ("*config.json", *TOKENIZER, "*.safetensors.index.json")
 """Files that say what a model is, and its tokenizer."""
 # Not every safetensors file: some repositories hold the weights a second time in another layout.
 WEIGHTS = ("model.safetensors", "model-*-of-*.safetensors")

@@ -12,6 +12,12 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 from medusa_decoding.distill.config import validated
 from medusa_decoding.errors import UserError
 
+_JOINT_FIELDS = {
+    "initial_heads", "joint_epochs", "adapter", "lora_rank", "lora_alpha", "base_learning_rate",
+    "lm_loss", "heads_weight", "forward_tokens", "merge",
+}  # fmt: skip
+"""Settings that mean nothing to Medusa-1."""
+
 
 class TrainingConfig(BaseModel):
     """How heads are trained while the base model stays as it is (Medusa-1, section 2.2.1 of the paper).
@@ -34,6 +40,15 @@ class TrainingConfig(BaseModel):
     checkpoint_seconds: the most that a killed run loses. device, dtype: of the base model.
     compute_dtype: of the heads' products ("auto": bfloat16 where this machine is faster with it); weights,
     optimiser and evaluation are float32.
+
+    method "medusa2" then trains base model and heads together (section 2.2.2). initial_heads: heads to
+    begin that with, instead of training new ones as above. joint_epochs: times that it sees the texts; may be
+    a part of one. adapter: train low-rank matrices beside the base model's weights ("lora", with lora_rank
+    and lora_alpha), or all weights ("full"). base_learning_rate: of the base model (None: 2.5e-4 with "lora",
+    2e-5 with "full"). lm_loss: what holds the base model, KL divergence to what it was ("kl") or
+    cross-entropy of the answers ("ce"). heads_weight: λ₀, what the heads' loss weighs beside it.
+    forward_tokens: most tokens of a forward pass, padding included. merge: also write the model with the
+    low-rank matrices in its weights.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
@@ -64,6 +79,17 @@ class TrainingConfig(BaseModel):
     device: str = "auto"
     dtype: str = "auto"
     compute_dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    method: Literal["medusa1", "medusa2"] = "medusa1"
+    initial_heads: Path | None = None
+    joint_epochs: float = Field(1.0, gt=0)
+    adapter: Literal["lora", "full"] = "lora"
+    lora_rank: int = Field(32, ge=1)
+    lora_alpha: float = Field(16.0, gt=0)
+    base_learning_rate: float | None = Field(None, gt=0)
+    lm_loss: Literal["kl", "ce"] = "kl"
+    heads_weight: float = Field(0.2, gt=0)
+    forward_tokens: int = Field(1024, ge=1)
+    merge: bool = False
 
     @field_validator("data", mode="before")
     @classmethod
@@ -88,9 +114,11 @@ class TrainingConfig(BaseModel):
 
     def recipe(self) -> dict[str, Any]:
         """The settings that change the heads: a run may only be resumed with the same ones."""
-        return self.model_dump(
-            mode="json", exclude={"data", "out", "hidden_cache", "engine", "checkpoint_seconds", "device"}
-        )
+        places = {
+            "data", "out", "hidden_cache", "engine", "checkpoint_seconds", "device", "initial_heads", "merge",
+        }  # fmt: skip
+        joint = set() if self.method == "medusa2" else _JOINT_FIELDS
+        return self.model_dump(mode="json", exclude=places | joint)
 
     def settings(self) -> dict[str, Any]:
         """All settings, for the record beside the heads; paths of this machine are cut to their last part."""

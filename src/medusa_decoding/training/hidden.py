@@ -13,7 +13,7 @@ from medusa_decoding.distill.answers import Answer
 from medusa_decoding.distill.hidden_cache import HiddenStates
 from medusa_decoding.distill.progress import JobProgress
 from medusa_decoding.models import BaseModel
-from medusa_decoding.training.hidden_on_cpu import answer_states
+from medusa_decoding.training.hidden_on_cpu import states_on_cpu
 
 if TYPE_CHECKING:
     from medusa_decoding.engines.cpu.engine import CpuEngine
@@ -63,10 +63,7 @@ def fill_cache(
     engine: loads the CPU engine, only if states are missing; without one, torch computes them. After a kill,
     the shards already written are used.
     """
-    missing = sorted(
-        (answer for answer in answers if answer.key not in cache),
-        key=lambda answer: len(answer.prompt_ids) + len(answer.answer_ids),
-    )
+    missing = sorted((answer for answer in answers if answer.key not in cache), key=_length)
     if not missing:
         return
     with JobProgress("hidden states", len(missing), enabled=progress) as bar:
@@ -85,37 +82,49 @@ def _computed(
 ) -> Iterator[dict[str, Tensor]]:
     """The (n, D) states of all answers, some at a time."""
     if engine is None:
-        yield from (_hidden_states(base.model, batch) for batch in _batches(answers))
+        yield from (_hidden_states(base.model, batch) for batch in padded_batches(answers, BATCH_TOKENS))
         return
-    for key, states in answer_states(engine, answers):
+    for key, states in states_on_cpu(engine, answers):
         yield {key: torch.from_numpy(states)}
 
 
-def _batches(answers: Sequence[Answer]) -> list[list[Answer]]:
-    """Answers by rising length, cut so that a padded batch holds at most BATCH_TOKENS, or one answer."""
+def padded_batches(answers: Sequence[Answer], most_tokens: int) -> list[list[Answer]]:
+    """Answers by rising length, cut so that a padded batch holds at most that many tokens, or one answer."""
     batches: list[list[Answer]] = []
-    for answer in answers:
-        length = len(answer.prompt_ids) + len(answer.answer_ids)
-        if batches and (len(batches[-1]) + 1) * length <= BATCH_TOKENS:
+    for answer in sorted(answers, key=_length):
+        if batches and (len(batches[-1]) + 1) * _length(answer) <= most_tokens:
             batches[-1].append(answer)
         else:
             batches.append([answer])
     return batches
 
 
-@torch.inference_mode()
-def _hidden_states(model: Any, answers: Sequence[Answer]) -> dict[str, Tensor]:
-    """Each answer's (n, D): the hidden states that decided its tokens, the prompt's last row first."""
+def answer_states(model: Any, answers: Sequence[Answer]) -> list[Tensor]:
+    """Each answer's (n, D): the hidden states that decided its tokens, the prompt's last row first.
+
+    They carry gradients where the model's parameters do.
+    """
     texts = [answer.prompt_ids + answer.answer_ids for answer in answers]
     width = max(map(len, texts))
     tokens = torch.tensor([text + [0] * (width - len(text)) for text in texts], device=model.device)
     lengths = torch.tensor([len(text) for text in texts], device=model.device)
     # Padding stands on the right: a causal model's earlier rows never see it.
     states = _input_of_lm_head(model, tokens, torch.arange(width, device=model.device) < lengths[:, None])
-    return {
-        answer.key: states[row, len(answer.prompt_ids) - 1 : len(text) - 1].clone()
+    return [
+        states[row, len(answer.prompt_ids) - 1 : len(text) - 1]
         for row, (answer, text) in enumerate(zip(answers, texts, strict=True))
-    }
+    ]
+
+
+def _length(answer: Answer) -> int:
+    return len(answer.prompt_ids) + len(answer.answer_ids)
+
+
+@torch.inference_mode()
+def _hidden_states(model: Any, answers: Sequence[Answer]) -> dict[str, Tensor]:
+    """The states of each answer by its key."""
+    states = answer_states(model, answers)
+    return {answer.key: own.clone() for answer, own in zip(answers, states, strict=True)}
 
 
 def _input_of_lm_head(model: Any, tokens: Tensor, mask: Tensor) -> Tensor:

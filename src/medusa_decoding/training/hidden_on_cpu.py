@@ -44,7 +44,7 @@ def engine_for(config: TrainingConfig, source: Source) -> CpuEngine | None:
         ) from error
 
 
-def answer_states(engine: CpuEngine, answers: Sequence[Answer]) -> Iterator[tuple[str, NDArray[np.float32]]]:
+def states_on_cpu(engine: CpuEngine, answers: Sequence[Answer]) -> Iterator[tuple[str, NDArray[np.float32]]]:
     """The key of each answer and its (n, D): the states that decided its tokens, the prompt's last row first.
 
     A row's state does not depend on how rows are grouped, so long texts go in pieces.

@@ -11,6 +11,7 @@ from typing import Any
 
 from medusa_decoding.errors import UserError
 from medusa_decoding.files import atomic_write
+from medusa_decoding.training.joint.card import change_of, use_of
 
 RECORD_FILE = "training.json"
 CARD_FILE = "README.md"
@@ -26,7 +27,8 @@ class TrainingReport:
     checksums of its sources and how they were written, numbers of texts and positions, size and coverage of
     the draft vocabulary, and how often the base model itself agrees with the answers. history: loss and
     held-out figures after each epoch; kept_epoch: the one whose heads these are (None: the last).
-    calibration: per head. compute_dtype: of the heads' products. finished: false while the run goes on.
+    calibration: per head. compute_dtype: of the heads' products. joint: of Medusa-2, what it did to the base
+    model and what the heads could do before it. finished: false while the run goes on.
     """
 
     recipe: dict[str, Any]
@@ -36,6 +38,7 @@ class TrainingReport:
     versions: dict[str, str]
     history: list[dict[str, Any]] = field(default_factory=list)
     calibration: list[dict[str, Any]] = field(default_factory=list)
+    joint: dict[str, Any] = field(default_factory=dict)
     steps: int = 0
     seconds: float = 0.0
     positions_per_second: float = 0.0
@@ -135,23 +138,17 @@ def model_card(report: TrainingReport) -> str:
         f" {base['model']} (fingerprint `{base['fingerprint']}`). The base model checks every guess, so the"
         " text is its own.",
         "",
-        "## Use",
-        "```python",
-        "import medusa_decoding",
-        f'model = medusa_decoding.load("{base["model"]}", heads="FOLDER_OF_THIS_FILE")',
-        'print(model.generate("Why is the sky blue?").text)',
-        "```",
-        "",
+        *use_of(base),
         "## Recipe",
         *_table([[name, f"`{recipe[name]}`"] for name in recipe if name != "model"], ["setting", "value"]),
         "",
         "## Data",
         f"{data['texts']} texts, {data['positions']} training positions; {data['validation_texts']} texts"
-        f" with {data['validation_positions']} positions held out. The base model's likeliest token is the"
-        f" answer's at {data['base_agreement']:.1%} of the positions looked at."
+        f" with {data['validation_positions']} positions held out.{_agreement(data)}"
         f" {coverage_line(report).capitalize()}. SHA-256 of the data: `{data['sha256']}`.",
         "",
         *_sources(data),
+        *change_of(recipe, report.joint, report.accuracies),
         *_figures(report),
         "## Run",
         *([f"The heads are those of epoch {report.kept_epoch}."] if report.kept_epoch else []),
@@ -171,6 +168,13 @@ def _sources(data: dict[str, Any]) -> list[str]:
         how = ", ".join(f"{name} {note[name]}" for name in _DISTILLATION if name in note)
         rows.append([source["path"], str(source["answers"]), how, f"`{source['sha256']}`"])
     return [*_table(rows, ["source", "answers", "distilled with", "SHA-256"]), ""] if rows else []
+
+
+def _agreement(data: dict[str, Any]) -> str:
+    if "base_agreement" not in data:
+        return ""
+    share = f"{data['base_agreement']:.1%}"
+    return f" The base model's likeliest token is the answer's at {share} of the positions looked at."
 
 
 def _figures(report: TrainingReport) -> list[str]:

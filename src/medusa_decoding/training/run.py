@@ -26,7 +26,7 @@ from medusa_decoding.training.hidden_on_cpu import engine_for
 from medusa_decoding.training.objective import Objective
 from medusa_decoding.training.precision import compute_dtype
 from medusa_decoding.training.report import TrainingReport
-from medusa_decoding.training.sources import checksum, hidden_states_of, read_training_data
+from medusa_decoding.training.sources import TrainingData, checksum, hidden_states_of, read_training_data
 from medusa_decoding.training.trainer import Trainer
 
 OnStep = Callable[[int, float], None]
@@ -43,15 +43,17 @@ def train(config: TrainingConfig, *, progress: bool = True, on_step: OnStep | No
     one. on_step: called after each optimiser step with its number and loss. Raises UserError when data, model
     and settings do not fit each other, or `config.out` holds another training.
     """
-    before = _earlier_run(config)
+    if config.method == "medusa2":
+        from medusa_decoding.training.joint.run import train_jointly
+
+        return train_jointly(config, progress=progress, on_step=on_step)
+    before = earlier_run(config)
     if before is not None and before.finished:
         return before
     source = resolve(config.model, progress=progress)
     base = load_base_model(source, device=config.device, dtype=config.dtype)
     shared = SharedWeights.of(base.model)
-    found = read_training_data(config, base.tokenizer, base.context_length)
-    data.check_ids(found.answers, shared.lm_head.shape[0])
-    training, validation = data.split(found.answers, config.validation_fraction)
+    found, training, validation = read_split(config, base, shared)
     cache = hidden_states_of(config, found, base.fingerprint)
     fill_cache(base, found.answers, cache, progress=progress, engine=lambda: engine_for(config, source))
     heads = _new_heads(config, base, shared, (training, validation))
@@ -63,7 +65,7 @@ def train(config: TrainingConfig, *, progress: bool = True, on_step: OnStep | No
     record.data["base_agreement"] = agreement
     record.settings = config.settings()
     # A resumed run computes as it began, whatever this machine measures now.
-    record.compute_dtype = record.compute_dtype if before else _compute_dtype(config, heads)
+    record.compute_dtype = record.compute_dtype if before else compute_dtype_name(config, heads)
     report.save_report(config.out, record)
     objective = Objective(config, heads, shared, getattr(torch, record.compute_dtype))
     del base, shared
@@ -77,7 +79,7 @@ def train(config: TrainingConfig, *, progress: bool = True, on_step: OnStep | No
     return _finish(config, trainer, record)
 
 
-def _earlier_run(config: TrainingConfig) -> TrainingReport | None:
+def earlier_run(config: TrainingConfig) -> TrainingReport | None:
     """The record of the run that `config.out` holds; raises UserError if it is not this one."""
     data_sum = checksum(config.data)
     earlier = report.load_report(config.out)
@@ -85,10 +87,10 @@ def _earlier_run(config: TrainingConfig) -> TrainingReport | None:
         if (config.out / "medusa_config.json").exists() or (config.out / CHECKPOINT_FILE).exists():
             raise UserError(f"{config.out} holds other heads; give another out folder")
         return None
-    recipe = config.recipe()
-    changed = [name for name in recipe if earlier.recipe.get(name) != recipe[name]]
+    recipe, earlier_recipe = config.recipe(), {"method": "medusa1", **earlier.recipe}
+    changed = [name for name in recipe if earlier_recipe.get(name) != recipe[name]]
     if changed:
-        was, now = earlier.recipe.get(changed[0]), recipe[changed[0]]
+        was, now = earlier_recipe.get(changed[0]), recipe[changed[0]]
         raise UserError(
             f"{config.out} holds a training with {changed[0]} {was!r}, not {now!r};"
             " give the same settings to resume it, or another out folder"
@@ -99,6 +101,15 @@ def _earlier_run(config: TrainingConfig) -> TrainingReport | None:
             " give another out folder"
         )
     return earlier
+
+
+def read_split(
+    config: TrainingConfig, base: BaseModel, shared: SharedWeights
+) -> tuple[TrainingData, list[Answer], list[Answer]]:
+    """All data, its texts to train on and those kept from it; raises UserError where they do not fit."""
+    found = read_training_data(config, base.tokenizer, base.context_length)
+    data.check_ids(found.answers, shared.lm_head.shape[0])
+    return found, *data.split(found.answers, config.validation_fraction)
 
 
 def _new_heads(
@@ -119,7 +130,7 @@ def _new_heads(
             projection=config.projection,
             condition=config.condition,
             draft_vocabulary_size=None if token_map is None else len(token_map),
-            base_model=_public_name(base),
+            base_model=public_name(base),
             base_fingerprint=base.fingerprint,
         ),
         token_map,
@@ -171,16 +182,16 @@ def _new_record(
         "validation_positions": len(positions[1].rows_with_labels()),
         "validation_coverage": data.coverage(answers[1], token_map),
     }
-    about = {"model": _public_name(base), "fingerprint": base.fingerprint}
+    about = {"model": public_name(base), "fingerprint": base.fingerprint}
     return TrainingReport(config.recipe(), facts, about, report.machine(), report.versions())
 
 
-def _compute_dtype(config: TrainingConfig, heads: MedusaHeads) -> str:
+def compute_dtype_name(config: TrainingConfig, heads: MedusaHeads) -> str:
     """The name of the type in which this machine computes the heads' products."""
     return str(compute_dtype(config.compute_dtype, heads.device)).removeprefix("torch.")
 
 
-def _public_name(base: BaseModel) -> str:
+def public_name(base: BaseModel) -> str:
     """What others may know the base model by: a path of this machine is cut to its last part."""
     path = Path(base.name).expanduser()
     return path.resolve().name if path.exists() else base.name

@@ -46,7 +46,7 @@ class Trainer:
         self._seconds_before = 0.0
         self._resume()
         self._started = self._saved = time.monotonic()
-        self._board = _tensorboard(config, self.step)
+        self._board = tensorboard(config, self.step)
 
     @property
     def seconds(self) -> float:
@@ -91,11 +91,7 @@ class Trainer:
 
     def learning_rate(self, step: int) -> float:
         """Rises linearly over the warm-up, then falls along a cosine to 0 at the last step."""
-        warmup = max(1, round(self.config.warmup * self.steps))
-        if step < warmup:
-            return self.config.learning_rate * (step + 1) / warmup
-        share = (step - warmup + 1) / max(1, self.steps - warmup)
-        return self.config.learning_rate * 0.5 * (1 + math.cos(math.pi * share))
+        return self.config.learning_rate * cosine_share(step, self.steps, self.config.warmup)
 
     def evaluate(self) -> Evaluation:
         """Look at the held-out positions, at least one."""
@@ -200,6 +196,14 @@ def _expected_counts(training: Positions, order: Order) -> torch.Tensor:
     return torch.where(counts > 0, counts, 1.0)
 
 
+def cosine_share(step: int, steps: int, warmup: float) -> float:
+    """The share of the highest learning rate that `step` of `steps` has; it rises over the first `warmup`."""
+    rising = max(1, round(warmup * steps))
+    if step < rising:
+        return (step + 1) / rising
+    return 0.5 * (1 + math.cos(math.pi * (step - rising + 1) / max(1, steps - rising)))
+
+
 def _optimiser(config: TrainingConfig, heads: MedusaHeads) -> torch.optim.AdamW:
     """AdamW over the heads' own parameters; biases do not decay."""
     weights = [parameter for name, parameter in heads.named_parameters() if not name.endswith("bias")]
@@ -212,7 +216,7 @@ def _optimiser(config: TrainingConfig, heads: MedusaHeads) -> torch.optim.AdamW:
     return torch.optim.AdamW(groups, lr=config.learning_rate, fused=True)
 
 
-def _tensorboard(config: TrainingConfig, step: int) -> Any:
+def tensorboard(config: TrainingConfig, step: int) -> Any:
     """A writer if TensorBoard is installed; what it showed after a resumed run's step is withdrawn."""
     try:
         from torch.utils.tensorboard import SummaryWriter
