@@ -53,6 +53,14 @@ def test_every_setting_has_a_help_text_and_no_help_is_left_over() -> None:
     assert train.HELPS.keys() == TrainingConfig.model_fields.keys()
 
 
+def test_dry_run_needs_neither_data_nor_model(medusa: Command) -> None:
+    ended = medusa("train", "llama-3.1-8b", "--dry-run", "--gpu", "h100", "--answer-tokens", 10_000_000)
+    assert ended.status == 0 and ended.error == ""
+    assert "8.03 G parameters" in ended.output and "GPU-hours" in ended.output
+    refused = medusa("train", "llama-3.1-8b", "--dry-run", "--gpu", "h100")
+    assert refused.status == 2 and "--answer-tokens" in refused.error
+
+
 def test_base_and_heads_are_trained_together_and_then_used(
     medusa: Command, model: Path, answers: Path, tmp_path: Path
 ) -> None:

@@ -61,6 +61,17 @@ def train(
         Path | None,
         typer.Option(metavar="FILE.yaml", help="Settings from a file; flags win.", show_default=False),
     ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what it would cost in memory and time, and stop.")
+    ] = False,
+    gpu: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="With --dry-run: on this GPU (a100, h100, 4090 ...), not here."),
+    ] = None,
+    answer_tokens: Annotated[
+        int | None,
+        typer.Option(metavar="N", min=1, help="With --dry-run: size of the data, where there is none yet."),
+    ] = None,
     **fields: Any,
 ) -> None:
     """Train Medusa heads for a model.
@@ -68,9 +79,24 @@ def train(
     The model itself stays as it is (Medusa-1), or is trained with them (--method medusa2). A stopped run
     resumes when the command is given again.
     """
+    if dry_run:
+        print("\n".join(_costs(config, gpu, answer_tokens, fields)))
+        return
     chosen = TrainingConfig.of(**fields) if config is None else load_config(config, **fields)
     from medusa_decoding.training.run import train as run
 
     if summary := run(chosen, progress=True).summary():
         note(summary)
     print(chosen.out)
+
+
+def _costs(
+    config: Path | None, gpu: str | None, answer_tokens: int | None, fields: dict[str, Any]
+) -> list[str]:
+    """The lines of a dry run, which needs neither data nor a place to write to."""
+    from medusa_decoding.training.dry_run import dry_run
+
+    if config is not None:
+        return dry_run(load_config(config, **fields), gpu=gpu, answer_tokens=answer_tokens).lines()
+    chosen = TrainingConfig.of(**{"data": Path("answers.jsonl"), "out": Path("heads"), **fields})
+    return dry_run(chosen, gpu=gpu, answer_tokens=answer_tokens).lines()

@@ -149,18 +149,23 @@ def _supervised(tokenizer: Tokenizer, records: Any) -> Iterator[Answer]:
 
 
 def _cache_folder(config: TrainingConfig, source: Source, fingerprint: str) -> Path:
-    """Of answers of `distill`: `hidden` beside them. Of other data, which may change under its name: a folder
-    named by its content and the base model.
+    """Of data other than answers of `distill`, which may change under its name: a folder named by its content
+    and the base model.
     """
     records = source.records
-    explicit = None if config.hidden_cache == "auto" else Path(config.hidden_cache)
-    if explicit is not None:
-        return explicit if len(config.data) == 1 else explicit / records.stem
-    if source.distilled:
-        return records.files[0].parent / "hidden"
+    if source.distilled or config.hidden_cache != "auto":
+        return distilled_cache_folder(config, records)
     digest = hashlib.sha256((records.checksum + fingerprint).encode()).hexdigest()[:8]
     parent = Path(records.name).absolute().parent if records.files else config.out
     return parent / f"hidden-{records.stem}-{digest}"
+
+
+def distilled_cache_folder(config: TrainingConfig, records: Records) -> Path:
+    """Where hidden states of answers of `distill` are kept: `hidden` beside them, if no folder is given."""
+    if config.hidden_cache == "auto":
+        return records.files[0].parent / "hidden"
+    given = Path(config.hidden_cache)
+    return given if len(config.data) == 1 else given / records.stem
 
 
 def _joined(sums: list[str]) -> str:
