@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from medusa_decoding.distill import DistillConfig
+from medusa_decoding.distill.code_prompts import PYTHON_LIBRARY
 from medusa_decoding.errors import UserError
 from medusa_decoding.models.aliases import ALIASES
 from medusa_decoding.training import Recipe, TrainingConfig, load_recipe
@@ -88,7 +89,8 @@ def test_a_recipe_needs_a_folder(tmp_path: Path) -> None:
 def test_the_recipes_of_this_project_need_nothing_but_a_packaged_model(path: Path, tmp_path: Path) -> None:
     recipe = load_recipe(path, out=tmp_path)
     assert recipe.model in ALIASES
-    assert recipe.distill.self_prompts and not recipe.distill.prompts
+    assert recipe.distill.self_prompts
+    assert {str(path) for path in recipe.distill.prompts} <= {PYTHON_LIBRARY}
 
 
 def test_each_packaged_model_has_a_recipe(tmp_path: Path) -> None:

@@ -10,7 +10,8 @@ from medusa_decoding.distill.config import DistillConfig
 
 HELPS = {
     "model": "Alias (smollm2), .gguf file, folder or Hub id.",
-    "prompts": "JSONL with a prompt each, ShareGPT, or plain text; may be given several times.",
+    "prompts": "JSONL with a prompt each, ShareGPT, or plain text; or python-library, functions to write."
+    " May be given several times.",
     "out": "File of the answers; a run that was stopped there is resumed.",
     "self_prompts": "Let the model write N prompts of its own, too.",
     "self_prompt_temperature": "Of its own prompts.",

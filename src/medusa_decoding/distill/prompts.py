@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from medusa_decoding.distill.answers import read_records
+from medusa_decoding.distill.code_prompts import PYTHON_LIBRARY, code_prompts
 from medusa_decoding.errors import UserError
 
 Message = dict[str, Any]
@@ -61,9 +62,12 @@ def read_prompts(path: Path) -> list[Prompt]:
 
     `.jsonl` holds an object a line, `.json` a list of objects, with `prompt`, `messages`, `turns` (the
     user's) or ShareGPT's `conversations`; any other file holds one prompt a line. Answers in the file are not
-    read. Raises UserError naming the line (or record) that is broken, of no known form, or has an id a second
-    time, and when there are none.
+    read. The name `python-library` stands for prompts about the functions of Python's standard library, where
+    there is no such file. Raises UserError naming the line (or record) that is broken, of no known form, or
+    has an id a second time, and when there are none.
     """
+    if str(path) == PYTHON_LIBRARY and not path.exists():
+        return [Prompt(name, [{"role": "user", "content": text}]) for name, text in code_prompts()]
     found: dict[str, int] = {}
     prompts = []
     for number, key, messages in _conversations(path):
