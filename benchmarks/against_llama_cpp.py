@@ -16,6 +16,8 @@ import statistics
 import subprocess
 import sys
 import time
+from copy import deepcopy
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -102,6 +104,7 @@ def main() -> None:
     )
     parser.add_argument("model")
     parser.add_argument("--suite", required=True)
+    parser.add_argument("--heads", default="auto")
     parser.add_argument("--limit", type=int, default=8)
     parser.add_argument("--tokens", type=int, default=128)
     parser.add_argument("--threads", type=int, default=2)
@@ -117,7 +120,7 @@ def main() -> None:
     from medusa_decoding.models import resolve
 
     medusa = medusa_decoding.load(
-        chosen.model, engine="cpu", threads=chosen.threads, tree=chosen.tree, draft="heads"
+        chosen.model, engine="cpu", heads=chosen.heads, threads=chosen.threads, tree=chosen.tree
     )
     path = str(resolve(chosen.model).path)
     peers = {"llama.cpp": LlamaCpp(chosen.llama_python, path, chosen.threads)}
@@ -125,7 +128,10 @@ def main() -> None:
         peers[f"llama.cpp {other.rsplit('.', 2)[-2]}"] = LlamaCpp(chosen.llama_python, other, chosen.threads)
     sides: dict[str, Any] = {"plain": lambda ids, n: ours(medusa, ids, n, False)}
     if medusa.heads is not None:
-        sides["heads"] = lambda ids, n: ours(medusa, ids, n, True)
+        # A planner of its own for each: what one learns of a text is not the other's.
+        alone = replace(medusa, lookup=None, planner=deepcopy(medusa.planner))
+        sides["heads"] = lambda ids, n: ours(alone, ids, n, True)
+        sides["heads and lookup"] = lambda ids, n: ours(medusa, ids, n, True)
     for name, peer in peers.items():
         sides[name] = peer.run
     prompts = [
@@ -133,7 +139,8 @@ def main() -> None:
         for question in round_robin(load_suite(Path(chosen.suite)), chosen.limit)
     ]
     rows: dict[str, list[float]] = {name: [] for name in sides}
-    same = steps = 0
+    speculative = [name for name in sides if "heads" in name]
+    same, steps = dict.fromkeys(speculative, 0), dict.fromkeys(speculative, 0)
     for name in sides:
         sides[name](prompts[0], 8)
     for number, ids in enumerate(prompts):
@@ -141,9 +148,9 @@ def main() -> None:
         results = {name: sides[name](ids, chosen.tokens) for name in order}
         for name, result in results.items():
             rows[name].append(chosen.tokens / result["decode"])
-        if "heads" in results:
-            same += results["heads"]["tokens"] == results["plain"]["tokens"]
-            steps += results["heads"]["steps"]
+        for name in speculative:
+            same[name] += results[name]["tokens"] == results["plain"]["tokens"]
+            steps[name] += results[name]["steps"]
         print(f"{number + 1}/{len(prompts)}", {k: round(v[-1], 1) for k, v in rows.items()}, file=sys.stderr)
     words = (prompts[0] * 512)[:512]
     report: dict[str, Any] = {
@@ -158,10 +165,11 @@ def main() -> None:
         },
         "prefill_512_tokens_per_second": prefill_rates(medusa, peers, words),
     }
-    if steps:
-        report["heads"] = {
-            "tokens_per_step": len(prompts) * chosen.tokens / steps,
-            "identical": same,
+    for name in speculative:
+        report[name] = {
+            "tokens_per_step": len(prompts) * chosen.tokens / steps[name],
+            "times_plain": statistics.median(a / b for a, b in zip(rows[name], rows["plain"], strict=True)),
+            "identical": same[name],
             "of": len(prompts),
         }
     text = json.dumps(report, indent=1)

@@ -48,7 +48,7 @@ _QWEN_CODER = Alias(
     ),
     sha256="1d9614638d18024d0fbb36575a15f1302a3adf044df10345688ec4f6e1c4ff32",
     size=491_400_064,
-    default_heads=None,
+    default_heads="qwen-coder",
 )
 
 ALIASES: dict[str, Alias] = {alias.name: alias for alias in (_SMOLLM2, _QWEN_CODER)}
