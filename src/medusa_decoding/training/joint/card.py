@@ -16,6 +16,7 @@ def use_of(base: JsonObject) -> list[str]:
         "## Use",
         "```python",
         "import medusa_decoding",
+        "",
         f'model = medusa_decoding.load({model}, heads="{folder}"{adapter})',
         'print(model.generate("Why is the sky blue?").text)',
         "```",
