@@ -66,7 +66,7 @@ def train(
     ] = False,
     gpu: Annotated[
         str | None,
-        typer.Option(metavar="NAME", help="With --dry-run: on this GPU (a100, h100, 4090 ...), not here."),
+        typer.Option(metavar="NAME", help="With --dry-run: on a GPU such as a100, h100 or 4090, not here."),
     ] = None,
     answer_tokens: Annotated[
         int | None,
