@@ -24,7 +24,13 @@ from typing import Any
 WORKER = """
 import json, sys, time
 import llama_cpp, numpy
-path, threads = sys.argv[1], int(sys.argv[2])
+path, threads, extra_buffers = sys.argv[1], int(sys.argv[2]), sys.argv[3] == "True"
+defaults = llama_cpp.llama_cpp.llama_model_default_params
+def parameters():
+    chosen = defaults()
+    chosen.use_extra_bufts = extra_buffers
+    return chosen
+llama_cpp.llama_cpp.llama_model_default_params = parameters
 count = dict(n_threads=threads, n_threads_batch=threads)
 model = llama_cpp.Llama(path, n_ctx=2048, n_batch=512, verbose=False, **count)
 context = model._ctx.ctx
@@ -51,9 +57,9 @@ for line in sys.stdin:
 class LlamaCpp:
     """llama.cpp in a process of its own, so that its threads and ours do not meet."""
 
-    def __init__(self, python: str, path: str, threads: int) -> None:
+    def __init__(self, python: str, path: str, threads: int, extra_buffers: bool) -> None:
         self._process = subprocess.Popen(
-            [python, "-c", WORKER, path, str(threads)],
+            [python, "-c", WORKER, path, str(threads), str(extra_buffers)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
@@ -111,6 +117,12 @@ def main() -> None:
     parser.add_argument("--tree", default="auto")
     parser.add_argument("--llama-python", default=sys.executable)
     parser.add_argument("--requantised", action="append", default=[])
+    parser.add_argument(
+        "--no-extra-buffers",
+        dest="extra_buffers",
+        action="store_false",
+        help="llama.cpp without its repacked weights: where its AMX code crashes",
+    )
     parser.add_argument("--json")
     chosen = parser.parse_args()
 
@@ -123,9 +135,10 @@ def main() -> None:
         chosen.model, engine="cpu", heads=chosen.heads, threads=chosen.threads, tree=chosen.tree
     )
     path = str(resolve(chosen.model).path)
-    peers = {"llama.cpp": LlamaCpp(chosen.llama_python, path, chosen.threads)}
+    peers = {"llama.cpp": LlamaCpp(chosen.llama_python, path, chosen.threads, chosen.extra_buffers)}
     for other in chosen.requantised:
-        peers[f"llama.cpp {other.rsplit('.', 2)[-2]}"] = LlamaCpp(chosen.llama_python, other, chosen.threads)
+        name = f"llama.cpp {other.rsplit('.', 2)[-2]}"
+        peers[name] = LlamaCpp(chosen.llama_python, other, chosen.threads, chosen.extra_buffers)
     sides: dict[str, Any] = {"plain": lambda ids, n: ours(medusa, ids, n, False)}
     if medusa.heads is not None:
         # A planner of its own for each: what one learns of a text is not the other's.
@@ -157,7 +170,11 @@ def main() -> None:
         "machine": describe_machine(),
         "model": chosen.model,
         "engine": medusa.engine.description,
-        "settings": {k: v for k, v in vars(chosen).items() if k in ("limit", "tokens", "threads", "tree")},
+        "settings": {
+            k: v
+            for k, v in vars(chosen).items()
+            if k in ("limit", "tokens", "threads", "tree", "extra_buffers")
+        },
         "tokens_per_second": {name: statistics.median(each) for name, each in rows.items()},
         "times_llama_cpp": {
             name: statistics.median(a / b for a, b in zip(each, rows["llama.cpp"], strict=True))
