@@ -89,6 +89,7 @@ def heads_parameters(config: TrainingConfig, shape: ModelShape) -> int:
 
 
 def _draft(config: TrainingConfig, shape: ModelShape) -> int:
+    """Tokens of the draft vocabulary; "auto" is known only after the answers are read, and counts as all."""
     size = config.draft_vocabulary
     return size if isinstance(size, int) else shape.vocabulary_size
 

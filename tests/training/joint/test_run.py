@@ -211,6 +211,7 @@ def test_joint_training_begins_with_given_heads(make_config: MakeConfig, tmp_pat
     train(given, progress=False)
     report = train(make_config(initial_heads=given.out), progress=False)
     assert report.recipe["num_heads"] == 2 and report.recipe["draft_vocabulary"] == 6
+    assert report.settings["initial_heads"] == "given" and report.settings["data"] == ["answers.jsonl"]
     assert report.joint["began_with"] == "given"
     assert not (make_config().out / "warmup").exists()
     assert from_pretrained(make_config().out).config.num_heads == 2
@@ -243,11 +244,13 @@ def test_full_training_of_short_floats_is_refused(make_config: MakeConfig) -> No
 
 
 def test_card_says_what_became_of_the_base_model(make_config: MakeConfig) -> None:
-    config = make_config()
+    config = make_config(draft_vocabulary="auto")
     report = train(config, progress=False)
     card = (config.out / "README.md").read_text(encoding="utf-8")
     base, before, after = report.joint["base"], report.joint["heads_before"], report.accuracies
     assert f"{base['original_perplexity']:.3f} → {base['perplexity']:.3f}" in card
     assert f"| 2 | {before['top1'][1]:.3f} → {after['top1'][1]:.3f} |" in card
     assert 'adapter="FOLDER_OF_THIS_FILE/adapter"' in card
+    # "auto" chose the whole vocabulary, which is a small one.
+    assert f"Draft vocabulary of {from_pretrained(config.out).config.vocabulary_size} tokens" in card
     assert "The text of this model is not the original's" in card

@@ -59,6 +59,7 @@ def train_jointly(config: TrainingConfig, *, progress: bool, on_step: OnStep | N
     found, training, validation = read_split(config, base, SharedWeights.of(base.model))
     held_out = validation[:_HELD_OUT_TEXTS]
     record = earlier or _new_record(config, base, heads, found.facts, (training, held_out))
+    record.settings = config.settings()
     trainable = trainable_base(config, base)
     heads = heads.to(base.model.device)
     shared = SharedWeights.of(trainable.model)
@@ -99,7 +100,8 @@ def _new_record(
     answers: tuple[list[Answer], list[Answer]],
 ) -> TrainingReport:
     training, held_out = answers
-    facts = dict(read)
+    size = heads.config.draft_vocabulary_size or heads.config.vocabulary_size
+    facts = {**read, "draft_vocabulary": size}
     for prefix, texts in (("", training), ("validation_", held_out)):
         facts[f"{prefix}texts"] = len(texts)
         facts[f"{prefix}positions"] = sum(len(answer.answer_ids) for answer in texts)
