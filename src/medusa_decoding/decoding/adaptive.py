@@ -27,8 +27,11 @@ ALLOWANCE = 0.01
 EAGERNESS = 0.1
 """The same share right after the first loss."""
 LONGEST_PAUSE = 64
-MOST_CREDIT = 2.0
-"""What guesses may have earned, in plain steps, and lose again before they are paused."""
+FIRST_CREDIT = 0.4
+MOST_CREDIT = 8.0
+"""What guesses may lose at first, and have earned at most and lose again, in plain steps, before they are paused:
+single steps bring far more or less than the mean.
+"""
 
 
 class AdaptivePlanner(Planner):
@@ -46,7 +49,7 @@ class AdaptivePlanner(Planner):
         self.limit = limit
         # Both in plain steps, those of one row per sequence: what the steps brought, what they took.
         self._brought = self._took = 1.0
-        self._credit = 0.0
+        self._credit = FIRST_CREDIT
         self._pause = self._last_pause = 0
 
     @property
