@@ -29,8 +29,8 @@ EAGERNESS = 0.1
 LONGEST_PAUSE = 64
 FIRST_CREDIT = 0.4
 MOST_CREDIT = 8.0
-"""What guesses may lose at first, and have earned at most and lose again, in plain steps, before they are paused:
-single steps bring far more or less than the mean.
+"""What guesses may lose at first, and have earned at most and lose again, in plain steps, before they are
+paused: single steps bring far more or less than the mean.
 """
 
 
