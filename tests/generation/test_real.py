@@ -71,7 +71,9 @@ def test_eight_prompts_get_the_same_text_in_fewer_passes(medusa: Medusa, setting
     assert plain_statistics.acceleration_rate == 1
     assert fast_statistics.acceleration_rate > 1.2
     guessed = sum(fast_statistics.accepted) + fast_statistics.looked_up_accepted
-    assert guessed == fast_statistics.tokens - fast_statistics.steps
+    # Each step brings one token of the base model's own, but the last where a guess has ended the text.
+    ended_by_guess = guessed - (fast_statistics.tokens - fast_statistics.steps)
+    assert 0 <= ended_by_guess <= len(PROMPTS)
 
 
 def test_a_stop_string_trims_the_text_alike(medusa: Medusa) -> None:
