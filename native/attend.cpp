@@ -1,9 +1,11 @@
-// Which queries of a pass are attended to together, and where the keys and values lie that they see.
+// What becomes of queries, keys and values: rotated to their positions, kept for the pass, attended to. Which queries are
+// attended to together, and where the keys and values lie that they see.
 //
 // The rows of one head of keys stand together, so that its keys and values are read once for many of them. Which
 // queries go together changes no bit.
 #include <algorithm>
 #include <cmath>
+#include <cstring>
 
 #include "model.h"
 
@@ -14,6 +16,30 @@ namespace {
 constexpr int kMostTogether = 24;
 
 }  // namespace
+
+void Model::rotate_and_keep(const Layer& layer, int index, int thread, std::vector<uint16_t>& halves) {
+    const int dim = shape_.head_dim, half = dim / 2;
+    const Share mine(int(states_.size()), thread, threads_->count());
+    for (int row = mine.begin; row < mine.end; ++row) {
+        float* qkv = &buffers_.wide[size_t(row) * wide_width_];
+        for (int head = 0; head < shape_.heads + shape_.kv_heads; ++head) {
+            float* x = qkv + head * dim;
+            const float* norm = head < shape_.heads ? layer.query_norm : layer.key_norm;
+            if (norm) kernels_.norm(x, norm, shape_.norm_epsilon, dim, x);
+            kernels_.rotate(x, &cosines_[size_t(row) * half], &sines_[size_t(row) * half], half);
+        }
+        // Keys and values stand one behind the other, as they are kept. Those that will be kept as fp16 are rounded before
+        // any row reads them: a row finds the same ones whether they are committed or not.
+        float *from = qkv + shape_.heads * dim, *to = drafted(index, row, 0);
+        if (cache_.shape().half) {
+            halves.resize(2 * kv_width_);
+            kernels_.narrow(from, 2 * kv_width_, halves.data());
+            kernels_.widen(halves.data(), 2 * kv_width_, to);
+        } else {
+            std::memcpy(to, from, 2 * kv_width_ * sizeof(float));
+        }
+    }
+}
 
 // Query u is that of head u % group of the group of heads kv = u / group / n, in row u / group % n.
 void Model::plan_attention(int thread, AttentionWork& work) const {

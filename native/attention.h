@@ -35,6 +35,19 @@ void fetch_ahead(const Run& run, const Run& next, int i, int from, int channels)
     for (int d = 0; d < channels; d += 16) L::prefetch(target + from + d);
 }
 
+// Calls f(i, keys) for keys i ... i + 3 of a run; at its end the last one stands in for those that are missing.
+template <class L, class F>
+void each_four(const Run& keys, const Run* next, int head_dim, F f) {
+    for (int i = 0; i < keys.count; i += 4) {
+        const float* k[4];
+        for (int j = 0; j < 4; ++j) {
+            k[j] = keys.first + size_t(std::min(i + j, keys.count - 1)) * keys.stride;
+            if (next) fetch_ahead<L>(keys, *next, i + j, 0, head_dim);
+        }
+        f(i, k);
+    }
+}
+
 // Products with keys, eight channels in a register: each is a sum by lanes d mod 8.
 template <class L>
 struct Scores {
@@ -55,14 +68,9 @@ struct Scores {
     template <int QUERIES>
     static void tile_of(const float* queries, int head_dim, const Run& keys, const Run* next, float scale, float* scores,
                         int stride) {
-        for (int i = 0; i < keys.count; i += 4) {
-            const float* k[4];
-            for (int j = 0; j < 4; ++j) {
-                k[j] = keys.first + size_t(std::min(i + j, keys.count - 1)) * keys.stride;
-                if (next) fetch_ahead<L>(keys, *next, i + j, 0, head_dim);
-            }
+        each_four<L>(keys, next, head_dim, [&](int i, const float* const k[4]) {
             four<QUERIES>(queries, k, scale, head_dim, scores + i, stride);
-        }
+        });
     }
 
     template <int QUERIES>

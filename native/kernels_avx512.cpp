@@ -126,14 +126,9 @@ struct PairScores {
     template <int PAIRS>
     static void tile_of(const float* queries, int head_dim, const Run& keys, const Run* next, float scale, float* scores,
                         int stride) {
-        for (int i = 0; i < keys.count; i += 4) {
-            const float* k[4];
-            for (int j = 0; j < 4; ++j) {
-                k[j] = keys.first + size_t(std::min(i + j, keys.count - 1)) * keys.stride;
-                if (next) fetch_ahead<L>(keys, *next, i + j, 0, head_dim);
-            }
+        each_four<L>(keys, next, head_dim, [&](int i, const float* const k[4]) {
             four<PAIRS>(queries, k, _mm512_set1_ps(scale), head_dim, scores + i, stride);
-        }
+        });
     }
 
     template <int PAIRS>

@@ -8,7 +8,7 @@ from medusa_decoding.decoding.adaptive import AdaptivePlanner
 from medusa_decoding.decoding.calibration import CalibratedDrafter, Calibration
 from medusa_decoding.decoding.cost import StepCost
 from medusa_decoding.decoding.lookup import LookupDrafter
-from medusa_decoding.decoding.loop import Decoder, Sequence, Step
+from medusa_decoding.decoding.loop import Decoder, Step
 from medusa_decoding.decoding.planner import BestFirstPlanner, StaticPlanner
 from medusa_decoding.decoding.protocols import (
     Context,
@@ -21,6 +21,7 @@ from medusa_decoding.decoding.protocols import (
     Verified,
 )
 from medusa_decoding.decoding.sampling import Distribution, SamplingParameters
+from medusa_decoding.decoding.sequence import Sequence
 from medusa_decoding.decoding.stats import Statistics
 from medusa_decoding.decoding.tree import LOOKUP, Proposals, Tree
 

@@ -54,6 +54,27 @@ def read_records(path: Path, *, skip_torn: bool = False) -> Iterator[tuple[int, 
         raise UserError(f"{path} is not UTF-8 text; convert it first") from error
 
 
+def read_list(path: Path, wanted: str = "objects") -> list[JsonObject]:
+    """The objects of a JSON file that holds a list of them; an empty file holds none.
+
+    Raises UserError when the file cannot be read or holds anything else; wanted: what, for the message.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+        content = json.loads(text) if text.strip() else []
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}; check the path") from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is not UTF-8 text; convert it first") from error
+    except ValueError as error:
+        raise UserError(
+            f"{path} is not valid JSON ({error}); name it .jsonl if it has a record a line"
+        ) from None
+    if not isinstance(content, list) or not all(isinstance(record, dict) for record in content):
+        raise UserError(f"{path} must hold a list of {wanted}; name it .jsonl if it has a record a line")
+    return content
+
+
 def read_answers(path: Path) -> list[Answer]:
     """The answers with at least one token, the last one of each id; a torn last line is left out.
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from medusa_decoding.distill.answers import read_records
+from medusa_decoding.distill.answers import read_list, read_records
 from medusa_decoding.distill.code_prompts import PYTHON_LIBRARY, code_prompts
 from medusa_decoding.errors import UserError
 
@@ -133,24 +132,11 @@ def _records(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     if path.suffix.lower() == ".jsonl":
         yield from read_records(path)
     elif path.suffix.lower() == ".json":
-        yield from enumerate(_json_list(path), 1)
+        yield from enumerate(read_list(path, f"objects with {_FORMS}"), 1)
     else:
         for number, line in enumerate(_read_text(path).splitlines(), 1):
             if line.strip():
                 yield number, {"prompt": line.strip()}
-
-
-def _json_list(path: Path) -> list[dict[str, Any]]:
-    text = _read_text(path)
-    try:
-        content = json.loads(text) if text.strip() else []
-    except ValueError as error:
-        raise UserError(
-            f"{path} is not valid JSON ({error}); name it .jsonl if it has a record a line"
-        ) from None
-    if not isinstance(content, list) or not all(isinstance(record, dict) for record in content):
-        raise UserError(f"{path} must hold a list of objects with {_FORMS}")
-    return content
 
 
 def _read_text(path: Path) -> str:

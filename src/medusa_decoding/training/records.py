@@ -13,7 +13,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from medusa_decoding.distill.answers import JsonObject, read_records
+from medusa_decoding.distill.answers import JsonObject, read_list, read_records
 from medusa_decoding.errors import UserError
 from medusa_decoding.files import checksum
 
@@ -83,25 +83,13 @@ def _numbered(name: str, records: Iterator[Any]) -> Iterator[tuple[str, int, Jso
 def _records_of(path: Path) -> Iterator[tuple[int, JsonObject]]:
     suffix = path.suffix.lower()
     if suffix == ".json":
-        yield from enumerate(_json_list(path), 1)
+        yield from enumerate(read_list(path), 1)
     elif suffix == ".parquet":
         yield from enumerate(_rows(path, "parquet"), 1)
     elif suffix == ".arrow":
         yield from enumerate(_rows(path, "arrow"), 1)
     else:
         yield from read_records(path, skip_torn=True)
-
-
-def _json_list(path: Path) -> list[JsonObject]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8") or "[]")
-    except ValueError as error:
-        raise UserError(
-            f"{path} is not valid JSON ({error}); name it .jsonl if it has a record a line"
-        ) from None
-    if not isinstance(content, list) or not all(isinstance(record, dict) for record in content):
-        raise UserError(f"{path} must hold a list of objects; name it .jsonl if it has a record a line")
-    return content
 
 
 def _rows(path: Path, kind: str) -> Iterator[JsonObject]:
