@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from statistics import median
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -10,7 +11,7 @@ import typer
 from medusa_decoding.cli import options as take
 from medusa_decoding.cli.fields import spread
 from medusa_decoding.cli.loading import is_lossless, load_medusa
-from medusa_decoding.cli.terminal import coloured, legend, rates, write_pieces
+from medusa_decoding.cli.terminal import busy, coloured, legend, rates, write_pieces
 from medusa_decoding.errors import UserError
 
 if TYPE_CHECKING:
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
     from medusa_decoding.generation import Generation, GenerationOptions, Medusa
 
 PROMPT = "Explain in a few sentences why the sky is blue."
+ROUNDS = 5
+PATIENCE = 2.0
+"""Seconds; slower answers are not repeated."""
 _BOLD, _GREEN, _RED = "1", "1;32", "1;31"
 
 
@@ -48,7 +52,8 @@ def demo(
     plain = _show(medusa, prompt, options, speculative=False)
     drafted = _show(medusa, prompt, options, speculative=True)
     difference = first_difference(medusa.engine, medusa.encode(prompt), plain.tokens, drafted.tokens)
-    _conclude(medusa, plain, drafted, difference)
+    speeds = _more_rounds(medusa, prompt, options, (plain, drafted))
+    _conclude(medusa, plain, drafted, difference, speeds)
     return 0 if difference is None else 1
 
 
@@ -64,19 +69,41 @@ def _show(medusa: Medusa, prompt: str, options: GenerationOptions, *, speculativ
     return stream.result
 
 
+def _more_rounds(
+    medusa: Medusa, prompt: str, options: GenerationOptions, first: tuple[Generation, Generation]
+) -> tuple[float, float]:
+    """Median tokens per second plainly and with guesses, of the answers shown and further ones in turn: a
+    single short one says little about a machine on which other programs run.
+    """
+    rates = tuple([one.statistics.tokens_per_second] for one in first)
+    quick = max(one.statistics.decode_seconds for one in first) < PATIENCE
+    with busy("comparing speeds ..."):
+        for _ in range(ROUNDS - 1 if quick else 0):
+            for speculative, found in zip((False, True), rates, strict=True):
+                again = medusa.generate(prompt, options, speculative=speculative)
+                found.append(again.statistics.tokens_per_second)
+    return median(rates[0]), median(rates[1])
+
+
 def _guessers(medusa: Medusa) -> str:
     heads = [f"{medusa.heads.config.num_heads} Medusa heads"] if medusa.heads is not None else []
     return " and ".join([*heads, *(["prompt lookup"] if medusa.lookup is not None else [])])
 
 
-def _conclude(medusa: Medusa, plain: Generation, drafted: Generation, difference: Difference | None) -> None:
+def _conclude(
+    medusa: Medusa,
+    plain: Generation,
+    drafted: Generation,
+    difference: Difference | None,
+    speeds: tuple[float, float],
+) -> None:
     print()
     if difference is None:
         print(coloured("identical: yes", _GREEN, sys.stdout))
     else:
         print(coloured("identical: no", _RED, sys.stdout) + f", {describe(medusa, difference)}")
     before, after = plain.statistics, drafted.statistics
-    speedup = after.tokens_per_second / before.tokens_per_second if before.tokens else 1.0
+    speedup = speeds[1] / speeds[0] if speeds[0] else 1.0
     print(f"{len(plain.tokens)} tokens: {before.steps} steps plainly, {after.steps} with guesses, ", end="")
     print(f"{speedup:.2f} times the speed on this machine")
 
