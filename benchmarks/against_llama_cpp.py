@@ -16,6 +16,7 @@ import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
@@ -52,6 +53,10 @@ for line in sys.stdin:
     ended = time.perf_counter()
     print(json.dumps({"prefill": first - started, "decode": ended - first, "tokens": written}), flush=True)
 """
+
+
+Side = Callable[[list[int], int], dict[str, Any]]
+"""Decodes so many tokens after a prompt."""
 
 
 class LlamaCpp:
@@ -103,8 +108,77 @@ def prefill_rates(
     return {name: len(ids) / statistics.median(each) for name, each in times.items()}
 
 
-def main() -> None:
-    """Run, print a table, write the JSON."""
+def peers_of(chosen: argparse.Namespace) -> dict[str, LlamaCpp]:
+    """llama.cpp on the model's own file, and on other quantisations of it."""
+    from medusa_decoding.models import resolve
+
+    files = {"llama.cpp": str(resolve(chosen.model).path)}
+    files |= {f"llama.cpp {other.rsplit('.', 2)[-2]}": other for other in chosen.requantised}
+    return {
+        name: LlamaCpp(chosen.llama_python, path, chosen.threads, chosen.extra_buffers)
+        for name, path in files.items()
+    }
+
+
+def sides_of(medusa: Any, peers: dict[str, LlamaCpp]) -> dict[str, Side]:
+    """What is compared: this project plainly, with heads, with heads and lookup; the peers."""
+    sides: dict[str, Side] = {"plain": lambda ids, n: ours(medusa, ids, n, False)}
+    if medusa.heads is not None:
+        # A planner of its own for each: what one learns of a text is not the other's.
+        alone = replace(medusa, lookup=None, planner=deepcopy(medusa.planner))
+        sides["heads"] = lambda ids, n: ours(alone, ids, n, True)
+        sides["heads and lookup"] = lambda ids, n: ours(medusa, ids, n, True)
+    return sides | {name: peer.run for name, peer in peers.items()}
+
+
+class Race:
+    """Prompt by prompt on all sides, each prompt beginning with another side."""
+
+    def __init__(self, sides: dict[str, Side], tokens: int) -> None:
+        self._sides, self._tokens = sides, tokens
+        self._rates: dict[str, list[float]] = {name: [] for name in sides}
+        self._guessing = [name for name in sides if "heads" in name]
+        self._same, self._steps = dict.fromkeys(self._guessing, 0), dict.fromkeys(self._guessing, 0)
+
+    def run(self, prompts: list[list[int]]) -> None:
+        """All prompts, after a short one to warm up."""
+        names = list(self._sides)
+        for side in self._sides.values():
+            side(prompts[0], 8)
+        for number, ids in enumerate(prompts):
+            first = number % len(names)
+            found = {name: self._sides[name](ids, self._tokens) for name in names[first:] + names[:first]}
+            for name, result in found.items():
+                self._rates[name].append(self._tokens / result["decode"])
+            for name in self._guessing:
+                self._same[name] += found[name]["tokens"] == found["plain"]["tokens"]
+                self._steps[name] += found[name]["steps"]
+            shown = {name: round(rates[-1], 1) for name, rates in self._rates.items()}
+            print(f"{number + 1}/{len(prompts)}", shown, file=sys.stderr)
+
+    def report(self) -> dict[str, Any]:
+        """Medians over prompts."""
+        count = len(self._rates["plain"])
+        report: dict[str, Any] = {
+            "tokens_per_second": {name: statistics.median(rates) for name, rates in self._rates.items()},
+            "times_llama_cpp": {name: self._times(name, "llama.cpp") for name in self._rates},
+        }
+        for name in self._guessing:
+            report[name] = {
+                "tokens_per_step": count * self._tokens / self._steps[name],
+                "times_plain": self._times(name, "plain"),
+                "identical": self._same[name],
+                "of": count,
+            }
+        return report
+
+    def _times(self, name: str, other: str) -> float:
+        pairs = zip(self._rates[name], self._rates[other], strict=True)
+        return statistics.median(mine / theirs for mine, theirs in pairs)
+
+
+def arguments() -> argparse.Namespace:
+    """Of the command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -124,71 +198,33 @@ def main() -> None:
         help="llama.cpp without its repacked weights: where its AMX code crashes",
     )
     parser.add_argument("--json")
-    chosen = parser.parse_args()
+    return parser.parse_args()
 
+
+def main() -> None:
+    """Run, print, write the JSON."""
+    chosen = arguments()
     import medusa_decoding
     from medusa_decoding.bench.machine import describe_machine
     from medusa_decoding.bench.suite import load_suite, round_robin
-    from medusa_decoding.models import resolve
 
     medusa = medusa_decoding.load(
         chosen.model, engine="cpu", heads=chosen.heads, threads=chosen.threads, tree=chosen.tree
     )
-    path = str(resolve(chosen.model).path)
-    peers = {"llama.cpp": LlamaCpp(chosen.llama_python, path, chosen.threads, chosen.extra_buffers)}
-    for other in chosen.requantised:
-        name = f"llama.cpp {other.rsplit('.', 2)[-2]}"
-        peers[name] = LlamaCpp(chosen.llama_python, other, chosen.threads, chosen.extra_buffers)
-    sides: dict[str, Any] = {"plain": lambda ids, n: ours(medusa, ids, n, False)}
-    if medusa.heads is not None:
-        # A planner of its own for each: what one learns of a text is not the other's.
-        alone = replace(medusa, lookup=None, planner=deepcopy(medusa.planner))
-        sides["heads"] = lambda ids, n: ours(alone, ids, n, True)
-        sides["heads and lookup"] = lambda ids, n: ours(medusa, ids, n, True)
-    for name, peer in peers.items():
-        sides[name] = peer.run
-    prompts = [
-        medusa.encode(question.turns[0])[:900]
-        for question in round_robin(load_suite(Path(chosen.suite)), chosen.limit)
-    ]
-    rows: dict[str, list[float]] = {name: [] for name in sides}
-    speculative = [name for name in sides if "heads" in name]
-    same, steps = dict.fromkeys(speculative, 0), dict.fromkeys(speculative, 0)
-    for name in sides:
-        sides[name](prompts[0], 8)
-    for number, ids in enumerate(prompts):
-        order = list(sides)[number % len(sides) :] + list(sides)[: number % len(sides)]
-        results = {name: sides[name](ids, chosen.tokens) for name in order}
-        for name, result in results.items():
-            rows[name].append(chosen.tokens / result["decode"])
-        for name in speculative:
-            same[name] += results[name]["tokens"] == results["plain"]["tokens"]
-            steps[name] += results[name]["steps"]
-        print(f"{number + 1}/{len(prompts)}", {k: round(v[-1], 1) for k, v in rows.items()}, file=sys.stderr)
-    words = (prompts[0] * 512)[:512]
-    report: dict[str, Any] = {
+    peers = peers_of(chosen)
+    questions = round_robin(load_suite(Path(chosen.suite)), chosen.limit)
+    prompts = [medusa.encode(question.turns[0])[:900] for question in questions]
+    race = Race(sides_of(medusa, peers), chosen.tokens)
+    race.run(prompts)
+    settings = ("limit", "tokens", "threads", "tree", "extra_buffers")
+    report = {
         "machine": describe_machine(),
         "model": chosen.model,
         "engine": medusa.engine.description,
-        "settings": {
-            k: v
-            for k, v in vars(chosen).items()
-            if k in ("limit", "tokens", "threads", "tree", "extra_buffers")
-        },
-        "tokens_per_second": {name: statistics.median(each) for name, each in rows.items()},
-        "times_llama_cpp": {
-            name: statistics.median(a / b for a, b in zip(each, rows["llama.cpp"], strict=True))
-            for name, each in rows.items()
-        },
-        "prefill_512_tokens_per_second": prefill_rates(medusa, peers, words),
+        "settings": {name: getattr(chosen, name) for name in settings},
+        **race.report(),
+        "prefill_512_tokens_per_second": prefill_rates(medusa, peers, (prompts[0] * 512)[:512]),
     }
-    for name in speculative:
-        report[name] = {
-            "tokens_per_step": len(prompts) * chosen.tokens / steps[name],
-            "times_plain": statistics.median(a / b for a, b in zip(rows[name], rows["plain"], strict=True)),
-            "identical": same[name],
-            "of": len(prompts),
-        }
     text = json.dumps(report, indent=1)
     print(text)
     if chosen.json:

@@ -11,7 +11,9 @@ from numpy.typing import NDArray
 
 import medusa_decoding
 from medusa_decoding.decoding import Rows
+from medusa_decoding.engines.cpu.engine import CpuEngine
 from medusa_decoding.generation import GenerationOptions, Medusa
+from tests.engines.cpu.random_models import Texts, random_tree, tree_alone
 from tests.generation.test_real import write
 
 pytestmark = pytest.mark.real
@@ -27,6 +29,24 @@ def cpu(smollm2_path: Path) -> Medusa:
 
 def load(**options: Any) -> Medusa:
     return medusa_decoding.load("smollm2", progress=False, engine="cpu", threads=2, **options)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_rows_have_the_same_bits_in_a_tree_beside_another_text_and_alone(cpu: Medusa, threads: int) -> None:
+    assert isinstance(cpu.engine, CpuEngine)
+    shape, arrays = cpu.engine.shape, cpu.engine.arrays
+    random = np.random.default_rng(threads)
+    texts, plain = Texts(CpuEngine(shape, arrays, threads)), CpuEngine(shape, arrays, 1)
+    said = [cpu.encode(prompt) for prompt in ("Name three colours.", "Why do leaves fall?")]
+    trees = {}
+    for ids, piece, nodes in zip(said, (7, 64), (24, 5), strict=True):
+        handle = texts.open()
+        texts.feed(handle, ids, piece)
+        trees[handle] = random_tree(random, nodes)
+    expected = [
+        row for ids, tree in zip(said, trees.values(), strict=True) for row in tree_alone(plain, ids, tree)
+    ]
+    assert texts.forward(trees) == expected
 
 
 SETTINGS: dict[str, dict[str, Any]] = {
