@@ -71,6 +71,9 @@ class AdaptivePlanner(Planner):
         contexts: Sequence[int],
     ) -> list[Tree]:
         """The likeliest guesses of all sequences together, as many as pay."""
+        if all(guesses.is_empty for guesses in proposals):
+            # As at each step of a pause, which should cost nothing.
+            return [Tree.of_root(root) for root in roots]
         count = len(roots)
         most = max(0, self.limit - count)
         trees = [
@@ -101,6 +104,8 @@ class AdaptivePlanner(Planner):
     def _plain_steps(self, outcome: Outcome, rows: int) -> float:
         """What a step of `rows` rows took by the cost model, in plain steps of its sequences."""
         count = len(outcome.rows)
+        if rows == count and not outcome.drafted:
+            return 1.0
         plain, actual = self.cost.steps([count, rows], sum(outcome.contexts) / count).tolist()
         return float((actual + (self.cost.draft(count) if outcome.drafted else 0.0)) / plain)
 

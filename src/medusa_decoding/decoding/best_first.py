@@ -27,6 +27,8 @@ def best_first(root: int, proposals: Proposals, nodes: int, depth: int | None = 
     >>> best_first(11, both, 4).tokens.tolist(), best_first(11, both, 4).sources.tolist()
     ([11, 21, 22, 41], [0, 1, -1, -1])
     """
+    if proposals.is_empty:
+        return Tree.of_root(root)
     growth = _Growth(root, proposals, nodes, depth)
     while growth.frontier and len(growth.tokens) < nodes:
         growth.take(heapq.heappop(growth.frontier))

@@ -159,6 +159,8 @@ class Decoder:
         return {id(sequence): tree for sequence, tree in zip(sequences, trees, strict=True)}, asked
 
     def _proposals(self, sequences: Seq[Sequence], *, heads: bool, lookup: bool) -> list[Proposals]:
+        if not heads and (self.lookup is None or not lookup):
+            return [Proposals.none() for _ in sequences]
         contexts = [
             Context([*one.prompt, *one.tokens], one.hidden, one, one.sampling.temperature)
             for one in sequences

@@ -67,6 +67,11 @@ class Proposals:
         """How many tokens ahead the heads' guesses reach."""
         return self.tokens.shape[0] if self.tokens.shape[1] else 0
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether there is no guess at all."""
+        return not self.depth and self.branches is None
+
 
 @dataclass(frozen=True)
 class Tree:
@@ -87,6 +92,13 @@ class Tree:
     parents: IntArray
     probabilities: FloatArray
     looked_up: BoolArray | None = None
+
+    @classmethod
+    def of_root(cls, root: int) -> Tree:
+        """The root alone."""
+        tree = cls(np.array([root], np.int64), np.array([-1]), np.ones(1))
+        tree.__dict__["depths"] = np.zeros(1, np.int64)
+        return tree
 
     def __len__(self) -> int:
         return len(self.tokens)
