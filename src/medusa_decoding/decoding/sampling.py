@@ -61,6 +61,11 @@ class SamplingParameters:
         return penalties or bool(self.logit_bias)
 
     @property
+    def truncates(self) -> bool:
+        """Whether top-k, top-p or min-p may leave tokens out."""
+        return self.top_k > 0 or self.top_p < 1 or self.min_p > 0
+
+    @property
     def is_argmax(self) -> bool:
         """Whether the next token is the argmax of the base model's own logits, so that no logits need be
         looked at.
@@ -120,7 +125,13 @@ def distribution(
         return Distribution(np.array([np.argmax(scores)], np.int64), np.ones(1))
     # A temperature near 0 may overflow to -inf for all but the best, which is its limit.
     with np.errstate(over="ignore"):
-        weights = np.exp((scores - scores.max()) / parameters.temperature)
+        weights = scores - scores.max()
+        weights /= parameters.temperature
+    np.exp(weights, out=weights)
+    if not parameters.truncates and weights.all():
+        # Most texts' way: the whole vocabulary, without looking tokens up one by one.
+        weights /= weights.sum()
+        return Distribution(np.arange(len(weights)), weights)
     ids = truncated(weights, parameters)
     kept = weights[ids]
     positive = kept > 0

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import product
 from typing import Literal, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
 from medusa_decoding import _native
 from medusa_decoding.decoding.protocols import Context
 from medusa_decoding.decoding.tree import Proposals
 from medusa_decoding.engines.cpu.engine import CpuEngine
-from medusa_decoding.engines.cpu.packed import Address, Array, Weights, address, pack_linear, take_rows
+from medusa_decoding.engines.cpu.memory import in_one_block
+from medusa_decoding.engines.cpu.packed import Address, Array, address, pack_linear, take_rows
 
 
 class HeadsShape(Protocol):
@@ -42,38 +43,44 @@ class CpuDrafter:
     def __init__(
         self, engine: CpuEngine, shape: HeadsShape, state: Mapping[str, Array], top_k: int = 10
     ) -> None:
-        self._engine = engine
-        self._shape = shape
-        self._arrays: dict[str, Array] = {}
-        self._weights: Weights = engine.weights
-        size, heads = shape.hidden_size, range(shape.num_heads)
+        self._engine = engine  # whose arrays the native heads read, as they do their own
+        size = engine.shape.hidden_size
+        if shape.hidden_size != size:
+            raise ValueError(f"heads of width {shape.hidden_size} do not have the size of the model, {size}")
         tokens = state["token_map"].astype(np.int64) if "token_map" in state else None
-        projections = self._projections(state, tokens)
-        draft = projections[0][0]
+        linears = dict(_own_linears(shape, state))
+        arrays: dict[str, Array] = {}
+        for name, (weight, bias) in linears.items():
+            arrays.update(pack_linear(name, weight, bias, engine.weights, engine.threads))
+        draft = engine.vocabulary_size if tokens is None else len(tokens)
+        if shape.projection == "shared" and tokens is not None:
+            taken = take_rows(engine.arrays, "head", tokens, size)
+            arrays.update({f"projection.{part}": array for part, array in taken.items()})
+        self._arrays = in_one_block(arrays)
         self.top_k = min(top_k, draft)
-        first, root, rest = list[Address](), list[Address](), list[list[Address]]()
-        if shape.num_layers:
-            stacked = np.concatenate([state[f"{head}.0.linear.weight"] for head in heads])
-            bias = np.concatenate([state[f"{head}.0.linear.bias"] for head in heads])
-            first = [self._add("first", stacked, bias)]
-        if shape.num_layers and shape.condition == "root":
-            root = [self._add("root", np.concatenate([state[f"{head}.0.root.weight"] for head in heads]))]
-        for layer in range(1, shape.num_layers):
-            named = [(f"{head}.{layer}.linear.weight", f"{head}.{layer}.linear.bias") for head in heads]
-            rest.append([self._add(weight, state[weight], state[bias]) for weight, bias in named])
+
+        def found(*names: str) -> list[Address]:
+            return [address(self._arrays, name, *linears[name][0].shape) for name in names if name in linears]
+
+        heads = range(shape.num_heads)
+        if shape.projection == "own":
+            projections = found(*(f"{head}.projection" for head in heads))
+        elif tokens is None:
+            projections = [address(engine.arrays, "head", draft, size)]
+        else:
+            projections = [address(self._arrays, "projection", draft, size)]
         temperatures = shape.calibration or [1.0] * shape.num_heads
         self._heads = _native.Heads(
             engine.model,
             heads=shape.num_heads,
             draft=draft,
-            first=first,
-            root=root,
-            rest=rest,
+            first=found("first"),
+            root=found("root"),
+            rest=[found(*(f"{head}.{layer}" for head in heads)) for layer in range(1, shape.num_layers)],
             projections=projections,
             tokens=[] if tokens is None else tokens.tolist(),
             inverse_temperatures=[1.0 / temperature for temperature in temperatures],
         )
-        assert size == engine.shape.hidden_size
 
     def propose(self, contexts: Sequence[Context]) -> list[Proposals]:
         """Per context, (K, top_k) token ids and probabilities, likeliest first, ties to the lowest id."""
@@ -85,19 +92,22 @@ class CpuDrafter:
         probabilities = np.exp(chances.astype(np.float64))
         return [Proposals(tokens[i], probabilities[i]) for i in range(len(contexts))]
 
-    def _projections(self, state: Mapping[str, Array], tokens: NDArray[np.int64] | None) -> list[Address]:
-        shape, engine = self._shape, self._engine
-        if shape.projection == "own":
-            names = [f"{head}.{shape.num_layers}.weight" for head in range(shape.num_heads)]
-            return [self._add(name, state[name]) for name in names]
-        size, vocabulary = shape.hidden_size, engine.vocabulary_size
-        if tokens is None:
-            return [address(engine.arrays, "head", vocabulary, size)]
-        for part, array in take_rows(engine.arrays, "head", tokens, size).items():
-            self._arrays[f"projection.{part}"] = array
-        return [address(self._arrays, "projection", len(tokens), size)]
 
-    def _add(self, name: str, weight: Array, bias: Array | None = None) -> Address:
-        """Pack a linear and keep its arrays alive."""
-        self._arrays.update(pack_linear(name, weight, bias, self._weights, self._engine.threads))
-        return address(self._arrays, name, *weight.shape)
+def _own_linears(
+    shape: HeadsShape, state: Mapping[str, Array]
+) -> Iterator[tuple[str, tuple[Array, Array | None]]]:
+    """By name, weight and bias of what the heads do not share with the base model."""
+    heads = range(shape.num_heads)
+    if shape.num_layers:
+        weights = [state[f"{head}.0.linear.weight"] for head in heads]
+        biases = [state[f"{head}.0.linear.bias"] for head in heads]
+        yield "first", (np.concatenate(weights), np.concatenate(biases))
+    if shape.num_layers and shape.condition == "root":
+        yield "root", (np.concatenate([state[f"{head}.0.root.weight"] for head in heads]), None)
+    for layer, head in product(range(1, shape.num_layers), heads):
+        names = (f"{head}.{layer}.linear.{part}" for part in ("weight", "bias"))
+        weight, bias = (state[name] for name in names)
+        yield f"{head}.{layer}", (weight, bias)
+    if shape.projection == "own":
+        for head in heads:
+            yield f"{head}.projection", (state[f"{head}.{shape.num_layers}.weight"], None)

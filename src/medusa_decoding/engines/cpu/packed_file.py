@@ -19,11 +19,11 @@ from safetensors import SafetensorError
 from safetensors.numpy import save_file
 
 from medusa_decoding import _native
+from medusa_decoding.engines.cpu.memory import Block
 from medusa_decoding.engines.cpu.packed import Array
 from medusa_decoding.files import atomic_write
 
 _DTYPES: dict[str, Any] = {"I8": np.int8, "F32": np.float32}
-_ALIGNMENT = 64
 _LONGEST_HEADER = 1 << 26
 
 
@@ -62,22 +62,18 @@ def _read(file: BufferedReader, size: int) -> dict[str, Array]:
         raise ValueError("no header")
     header = json.loads(file.read(length))
     header.pop("__metadata__", None)
-    room = sum(-(-(end - begin) // _ALIGNMENT) * _ALIGNMENT for begin, end in _offsets(header, size))
-    # NumPy asks the system for huge pages in arrays of this size, which a mapped file would not get.
-    block = np.empty(room + _ALIGNMENT, np.uint8)
-    place = -block.ctypes.data % _ALIGNMENT
+    block = Block(end - begin for begin, end in _offsets(header, size))
     arrays: dict[str, Array] = {}
     for name, entry in header.items():
         begin, end = entry["data_offsets"]
         dtype = np.dtype(_DTYPES[entry["dtype"]])
         if end - begin != math.prod(entry["shape"]) * dtype.itemsize:
             raise ValueError("sizes that do not fit")
-        piece = block[place : place + end - begin]
+        piece = block.take(end - begin)
         file.seek(8 + length + begin)
         if file.readinto(piece.data) != end - begin:
             raise ValueError("cut off")
         arrays[name] = piece.view(dtype).reshape(entry["shape"])
-        place += -(-(end - begin) // _ALIGNMENT) * _ALIGNMENT
     return arrays
 
 
