@@ -25,7 +25,19 @@ BELOW: dict[str, set[str]] = {
     "distill": {"decoding", "engines", "heads", "models", "generation"},
     "training": {"decoding", "engines", "heads", "models", "generation", "distill", "tuning"},
     "bench": {"decoding", "engines", "heads", "models", "generation"},
-    "cli": {"decoding", "engines", "heads", "models", "generation", "distill", "training", "bench", "tuning"},
+    "serving": {"decoding", "engines", "heads", "models", "generation", "tuning"},
+    "cli": {
+        "decoding",
+        "engines",
+        "heads",
+        "models",
+        "generation",
+        "distill",
+        "training",
+        "bench",
+        "serving",
+        "tuning",
+    },
     "__init__": {"generation"},
 }
 NUMPY_ONLY = "decoding"

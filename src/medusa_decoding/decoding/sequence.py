@@ -5,12 +5,28 @@ from __future__ import annotations
 from collections.abc import Callable
 from collections.abc import Sequence as Seq
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 from medusa_decoding.decoding.sampling import SamplingParameters
 from medusa_decoding.decoding.stats import Statistics
+from medusa_decoding.decoding.tree import BoolArray
 
 FinishReason = Literal["stop", "length"]
+
+
+class Mask(Protocol):
+    """Which tokens may come next in one text, a grammar's for example."""
+
+    def allowed(self, path: Seq[int]) -> BoolArray:
+        """(vocabulary,) true for tokens that may follow the text so far and, after it, `path`; at least one.
+
+        `path` holds tokens that are allowed themselves, each after those before it.
+        """
+        ...
+
+    def advance(self, tokens: Seq[int]) -> None:
+        """These tokens have become text."""
+        ...
 
 
 @dataclass(eq=False)
