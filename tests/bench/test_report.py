@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from io import StringIO
 from pathlib import Path
 
@@ -123,6 +124,63 @@ def test_the_table_has_a_line_per_category_and_one_for_all(report: dict[str, obj
     lines = [line.split() for line in console.export_text().splitlines()]
     assert ["maths", "1", "8", "38+12", "%", "2.00", "1.25", "1/1"] in lines
     assert ["all", "2", "12", "42+8", "%", "2.00", "1.25", "1/2"] in lines
+
+
+# 19 tokens after the prefill, two per step: the plain text says the same token over and over.
+LOOP = Comparison(QA, 0, replace(plain_run(20), tokens=[7] * 20), medusa_run(20), None)
+
+
+@pytest.fixture
+def looping(tiny_medusa: Medusa) -> dict[str, object]:
+    """QA has a loop among two texts, maths none."""
+    options = GenerationOptions(max_tokens=20)
+    return build_report(tiny_medusa, Path("s.jsonl"), [MATHS, QA], options, {}, [SAME, OTHER, LOOP], [])
+
+
+def test_figures_without_loops_are_those_of_a_suite_without_them(
+    looping: dict[str, object], report: dict[str, object]
+) -> None:
+    found, clean = json.loads(json.dumps(looping)), json.loads(json.dumps(report))
+    assert found["variants"]["medusa"]["tokens"] == 8 + 4 + 19
+    assert found["variants"]["medusa"]["acceleration_rate"] != 2.0
+    without = found["without_loops"]
+    assert (without["left_out"], without["turns"], without["tokens"]) == (1, 2, 12)
+    for name in ("acceleration_rate", "overhead", "speedup", "identical", "tokens_from"):
+        assert without[name] == clean["variants"]["medusa"][name]
+    maths, qa = (found["categories"][name] for name in ("maths", "qa"))
+    assert maths["without_loops"] == {"left_out": 0, **{k: v for k, v in maths.items() if k in without}}
+    assert qa["without_loops"]["left_out"] == 1
+    assert qa["without_loops"]["tokens"] == clean["categories"]["qa"]["tokens"] == 4
+    assert clean["without_loops"]["left_out"] == 0
+
+
+def test_it_is_the_plain_text_that_makes_a_loop() -> None:
+    assert LOOP.loops
+    assert not replace(LOOP, plain=plain_run(20), medusa=replace(medusa_run(20), tokens=[7] * 20)).loops
+
+
+def test_the_table_has_a_line_without_loops_only_where_there_are_some(
+    looping: dict[str, object], report: dict[str, object]
+) -> None:
+    console = Console(width=120, file=StringIO(), record=True)
+    console.print(table(looping))
+    text = console.export_text()
+    lines = [line.split() for line in text.splitlines()]
+    places = [place for place, line in enumerate(lines) if line[:2] == ["without", "1"]]
+    assert [lines[place - 1][0] for place in places] == ["qa", "all"]
+    assert lines[places[0]] == ["without", "1", "loop", "1", "4", "50+0", "%", "2.00", "1.25", "0/1"]
+    assert lines[places[1]] == ["without", "1", "loop", "2", "12", "42+8", "%", "2.00", "1.25", "1/2"]
+    console.print(table(report))
+    assert "loop" not in console.export_text()
+
+
+def test_a_suite_of_loops_alone_leaves_no_figures(tiny_medusa: Medusa) -> None:
+    options = GenerationOptions(max_tokens=20)
+    found = build_report(tiny_medusa, Path("s.jsonl"), [QA], options, {}, [LOOP, LOOP], [])
+    assert found["without_loops"]["acceleration_rate"] is found["without_loops"]["speedup"] is None
+    console = Console(width=120, file=StringIO(), record=True)
+    console.print(table(found))
+    assert "without 2 loops" in console.export_text()
 
 
 def test_a_table_of_typical_acceptance_says_that_it_is_not_lossless(report: dict[str, object]) -> None:

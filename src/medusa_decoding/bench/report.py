@@ -6,6 +6,8 @@
                 medusa: the same, and acceleration_rate, overhead, speedup, identical, tokens_from,
                 head_acceptance
     categories  acceleration_rate, speedup, identical, tokens_from and counts of each
+    without_loops  the same figures without the turns whose plain text is a degenerate loop, and how many
+                those are (left_out); of the whole suite, and in each category
     differences where texts differ: the first different token and how likely the base model found both
     skipped     turns that did not fit the context
 
@@ -122,6 +124,7 @@ def build_report(
             name: category([one for one in comparisons if one.question.category == name])
             for name in categories([one.question for one in comparisons])
         },
+        "without_loops": without_loops(comparisons),
         "differences": [difference(medusa, one) for one in comparisons if one.difference is not None],
         "skipped": [
             {"question_id": one.question.question_id, "turn": one.turn, "reason": one.reason}
@@ -169,8 +172,13 @@ def variants(totals: Totals, comparisons: Sequence[Comparison], heads: int) -> J
 
 def category(comparisons: Sequence[Comparison]) -> Json:
     """Figures of one category."""
-    totals = Totals.of(comparisons)
-    return {"turns": totals.turns, "tokens": totals.medusa.tokens, **totals.as_json()}
+    return {**_figures(comparisons), "without_loops": without_loops(comparisons)}
+
+
+def without_loops(comparisons: Sequence[Comparison]) -> Json:
+    """Figures of the turns that do not loop: repetition is easily guessed and would flatter."""
+    kept = [one for one in comparisons if not one.loops]
+    return {"left_out": len(comparisons) - len(kept), **_figures(kept)}
 
 
 def difference(medusa: Medusa, comparison: Comparison) -> Json:
@@ -196,7 +204,9 @@ def show_token(medusa: Medusa, token: int) -> str:
 
 
 def table(report: Json) -> Table:
-    """The report for people: a line per category and one for all of them."""
+    """The report for people: a line per category and one for all of them, each followed by one without loops
+    if there are any.
+    """
     medusa, plain = report["variants"]["medusa"], report["variants"]["autoregressive"]
     kept = "" if report["lossless"] else ", typical acceptance: not lossless"
     result = Table(
@@ -209,14 +219,28 @@ def table(report: Json) -> Table:
         result.add_column(name, justify="right")
     for name, figures in report["categories"].items():
         result.add_row(name, str(figures["turns"]), *_cells(figures))
+        _add_without_loops(result, figures["without_loops"])
     result.add_section()
     result.add_row("all", str(report["suite"]["turns"]), *_cells(medusa), style="bold")
+    _add_without_loops(result, report["without_loops"])
     speeds = [_shown(figures["tokens_per_second"], 1) for figures in (plain, medusa)]
     overhead = _shown(medusa["overhead"])
     result.caption = "guessed: by heads + by lookup\n"
     result.caption += f"{speeds[0]} tokens/s plain, {speeds[1]} with guesses; overhead of a step {overhead}"
     result.caption_justify = "left"
     return result
+
+
+def _add_without_loops(result: Table, figures: Json) -> None:
+    """A line only where some text was left out."""
+    if count := figures["left_out"]:
+        name = f"  without {count} loop{'s' if count > 1 else ''}"
+        result.add_row(name, str(figures["turns"]), *_cells(figures))
+
+
+def _figures(comparisons: Sequence[Comparison]) -> Json:
+    totals = Totals.of(comparisons)
+    return {"turns": totals.turns, "tokens": totals.medusa.tokens, **totals.as_json()}
 
 
 def _variant(counts: Counts, prefill_seconds: float, comparisons: Sequence[Comparison]) -> Json:

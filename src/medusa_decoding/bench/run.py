@@ -17,6 +17,7 @@ from medusa_decoding.bench.suite import Question
 from medusa_decoding.decoding import LOOKUP
 from medusa_decoding.errors import UserError
 from medusa_decoding.generation import GenerationOptions, Medusa
+from medusa_decoding.generation.loops import is_loop
 
 WARM_UP_TOKENS = 8
 NOTHING_GUESSES = (
@@ -104,6 +105,11 @@ class Comparison:
     def length(self) -> int:
         """How many tokens count of both: those of the shorter text."""
         return min(len(self.plain.tokens), len(self.medusa.tokens))
+
+    @property
+    def loops(self) -> bool:
+        """Whether the base model's own answer, the plain text, says the same over and over."""
+        return is_loop(self.plain.tokens)
 
 
 @dataclass(frozen=True)

@@ -18,10 +18,10 @@ from medusa_decoding.distill.answers import JsonObject, append_records, cut_torn
 from medusa_decoding.distill.config import DistillConfig
 from medusa_decoding.distill.distiller import choice_of
 from medusa_decoding.distill.exclusion import Exclusion
-from medusa_decoding.distill.loops import is_loop
 from medusa_decoding.distill.prompts import Prompt
 from medusa_decoding.errors import UserError
 from medusa_decoding.generation import Medusa
+from medusa_decoding.generation.loops import is_loop
 
 PREFIX = "self-"
 # So many attempts in a row without a usable prompt, and the model is no instruct model.

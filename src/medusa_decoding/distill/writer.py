@@ -9,7 +9,7 @@ from torch import Tensor
 from medusa_decoding.distill.answers import JsonObject, append_records
 from medusa_decoding.distill.config import DistillConfig
 from medusa_decoding.distill.hidden_cache import HiddenCache
-from medusa_decoding.distill.loops import is_loop
+from medusa_decoding.generation.loops import is_loop
 
 FLUSH_SECONDS = 20.0
 

@@ -10,8 +10,8 @@ from typing import Any
 
 from medusa_decoding.distill.answers import JsonObject
 from medusa_decoding.distill.hidden_cache import BASE_FILE
-from medusa_decoding.distill.loops import is_loop
 from medusa_decoding.errors import UserError
+from medusa_decoding.generation.loops import is_loop
 from medusa_decoding.training.config import TrainingConfig
 from medusa_decoding.training.estimate import Estimate, Workload, estimate, heads_parameters
 from medusa_decoding.training.machines import GIGA, Machine, gpu_named, this_machine

@@ -12,10 +12,10 @@ from typing import Any
 
 from medusa_decoding.distill.answers import Answer, answer_of
 from medusa_decoding.distill.hidden_cache import HiddenCache, HiddenCaches
-from medusa_decoding.distill.loops import is_loop
 from medusa_decoding.distill.note import read_note
 from medusa_decoding.errors import UserError
 from medusa_decoding.files import checksum as file_checksum
+from medusa_decoding.generation.loops import is_loop
 from medusa_decoding.models import Tokenizer
 from medusa_decoding.training.config import TrainingConfig
 from medusa_decoding.training.records import Records

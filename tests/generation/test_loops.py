@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from medusa_decoding.distill.loops import GRAM, is_loop, repeated_tokens
+from medusa_decoding.generation.loops import GRAM, is_loop, repeated_tokens
 
 
 @given(st.lists(st.integers(0, 2), max_size=60))
