@@ -17,6 +17,8 @@ from medusa_decoding.engines import TorchEngine
 from medusa_decoding.engines.cpu.engine import CpuEngine
 from medusa_decoding.generation import Medusa, on_cpu
 from medusa_decoding.heads import save_pretrained
+from medusa_decoding.heads.first import first_heads
+from medusa_decoding.heads.plain import read_arrays
 from tests.tiny import tiny_heads, tiny_llama, tiny_tokenizer
 
 
@@ -69,6 +71,23 @@ def test_both_engines_write_the_same(llama: Path) -> None:
     assert cpu.fingerprint == torch.fingerprint
     assert text_of(cpu) == text_of(torch)
     assert text_of(cpu, temperature=1.0, seed=5) == text_of(torch, temperature=1.0, seed=5)
+
+
+def test_a_model_takes_other_heads_without_being_loaded_anew(llama: Path, heads: Path) -> None:
+    medusa = quietly(llama, heads=heads, tree=16, draft="heads")
+    config, state = first_heads(*read_arrays(heads), 1)
+    fewer = on_cpu.with_heads(medusa, config, state, "the first")
+    assert (fewer.engine, fewer.planner) == (medusa.engine, medusa.planner)
+    assert (medusa.heads_name, fewer.drafting) == (str(heads), "the first")
+    drafted = [each.generate("abc", max_tokens=20, ignore_eos=True) for each in (medusa, fewer)]
+    assert drafted[0].tokens == drafted[1].tokens
+    assert [len(each.statistics.drafted) for each in drafted] == [2, 1]
+
+
+def test_other_heads_have_to_fit(llama: Path, tmp_path: Path) -> None:
+    found = read_arrays(tiny_heads(tmp_path, hidden_size=8))
+    with pytest.raises(UserError, match="do not fit"):
+        on_cpu.with_heads(quietly(llama), *found, "others")
 
 
 FOR_TORCH: list[tuple[dict[str, str], str]] = [

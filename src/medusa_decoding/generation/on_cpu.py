@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from medusa_decoding.decoding import NoDrafter
@@ -48,11 +49,23 @@ def load_on_cpu(
         ) from None
     medusa = Medusa(source.name, load_tokenizer(source), engine, fingerprint, NoDrafter())
     location = heads_location(heads, source, fingerprint)
-    if location is not None:
-        medusa.heads = drafter = _drafter(location, engine, fingerprint)
-        medusa.drafter = drafter.config.calibrated(drafter)
-        medusa.heads_name = heads_name(heads, location)
-    return medusa
+    if location is None:
+        return medusa
+    return with_heads(medusa, *read_arrays(location), heads_name(heads, location))
+
+
+def with_heads(medusa: Medusa, config: HeadsConfig, state: dict[str, Array], name: str) -> Medusa:
+    """The same model, on the same engine, with these heads; nothing else changes.
+
+    state: as `read_arrays` gives it. name: what they are called in results. Raises UserError where they do
+    not fit the model.
+    """
+    engine = medusa.engine
+    assert isinstance(engine, CpuEngine)
+    check_fit(config, engine.shape.hidden_size, engine.vocabulary_size)
+    check_fingerprint(config, medusa.fingerprint)
+    drafter = _Drafter(engine, config, state)
+    return replace(medusa, drafter=config.calibrated(drafter), heads=drafter, heads_name=name)
 
 
 def packed_folder() -> Path:
@@ -78,10 +91,3 @@ class _Drafter(CpuDrafter):
     def __init__(self, engine: CpuEngine, config: HeadsConfig, state: dict[str, Array]) -> None:
         super().__init__(engine, config, state)
         self.config = config
-
-
-def _drafter(location: Path, engine: CpuEngine, fingerprint: str) -> _Drafter:
-    config, state = read_arrays(location)
-    check_fit(config, engine.shape.hidden_size, engine.vocabulary_size)
-    check_fingerprint(config, fingerprint)
-    return _Drafter(engine, config, state)

@@ -1,0 +1,210 @@
+"""How many heads pay: the first 1, 2, ... of a set of heads, with 16 rows and with --tree auto, in one run.
+
+    python benchmarks/number_of_heads.py MODEL --suite FILE.jsonl [--heads DIR] [--limit 8] [--max-tokens 128]
+        [--json OUT]
+
+Heads are trained on their own, so the first K of them are a set of K heads. Plain decoding and all sets run
+on one loaded model, prompt by prompt, each prompt beginning with another side; lookup is off. Drafting is
+timed apart, after passes of one row as in decoding, and --tree auto goes by that time and by one profile of
+the machine for all sets. Times are medians; rates are those of all tokens. Figures stand there once more
+without the texts that loop.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from medusa_decoding.bench.run import Run, run_once
+from medusa_decoding.decoding import AdaptivePlanner, BestFirstPlanner, StepCost
+from medusa_decoding.generation import GenerationOptions, Medusa
+from medusa_decoding.generation.loops import is_loop
+from medusa_decoding.tuning.trial import Trial
+
+ROWS = 16
+CONTEXT = 256
+"""Tokens before the passes after which drafting is timed."""
+DRAFTS = 51
+
+
+def sets_of_heads(medusa: Medusa, model: str, heads: str) -> dict[int, Medusa]:
+    """The same model and engine with the first 1, 2, ... heads; of one set, all."""
+    from medusa_decoding.generation.on_cpu import with_heads
+    from medusa_decoding.generation.packaged import heads_location
+    from medusa_decoding.heads.first import first_heads
+    from medusa_decoding.heads.plain import read_arrays
+    from medusa_decoding.models import resolve
+
+    location = heads_location(heads, resolve(model), medusa.fingerprint)
+    if location is None or not isinstance(medusa.planner, AdaptivePlanner):
+        raise SystemExit(f"{model} has no heads here: name some by --heads")
+    config, state = read_arrays(location)
+    return {
+        count: with_heads(
+            medusa, *first_heads(config, state, count), f"{medusa.heads_name}, the first {count}"
+        )
+        for count in range(1, config.num_heads + 1)
+    }
+
+
+def drafting_times(sets: dict[int, Medusa], rounds: int = DRAFTS) -> dict[int, float]:
+    """Milliseconds of asking each set once, medians of interleaved rounds."""
+    trials = {count: Trial(one.engine, one.drafter) for count, one in sets.items()}
+    for trial in trials.values():
+        trial.fill(CONTEXT)
+    times: dict[int, list[float]] = {count: [] for count in trials}
+    for number in range(rounds + 1):
+        for count in rotated(list(trials), number):
+            # Decoding too finds the heads' weights gone from the caches.
+            trials[count].step(1)
+            seconds = trials[count].draft(1)
+            if number:
+                times[count].append(seconds)
+    for trial in trials.values():
+        trial.close()
+    return {count: 1000 * statistics.median(found) for count, found in times.items()}
+
+
+def rotated(names: list[Any], number: int) -> list[Any]:
+    """The same names, beginning with another each time."""
+    first = number % len(names)
+    return names[first:] + names[:first]
+
+
+@dataclass(frozen=True)
+class Side:
+    """One way to decode. The planner is its own: what one learns of a text is not the other's."""
+
+    medusa: Medusa
+    speculative: bool = True
+
+
+def sides_of(medusa: Medusa, sets: dict[int, Medusa], drafting: dict[int, float]) -> dict[str, Side]:
+    """Plain decoding, and each set with either tree."""
+    assert isinstance(medusa.planner, AdaptivePlanner)
+    cost, limit = medusa.planner.cost, medusa.planner.limit
+    sides = {"plain": Side(medusa, speculative=False)}
+    for count, one in sets.items():
+        known = StepCost(cost.rows, cost.contexts, {1: drafting[count]})
+        sides[f"{count}, {ROWS} rows"] = Side(replace(one, planner=BestFirstPlanner(ROWS)))
+        sides[f"{count}, auto"] = Side(replace(one, planner=AdaptivePlanner(known, limit)))
+    return sides
+
+
+def race(
+    sides: dict[str, Side], prompts: Sequence[list[int]], options: GenerationOptions
+) -> dict[str, list[Run]]:
+    """All prompts on all sides, after a few tokens to warm up: each side's runs, in the prompts' order."""
+    runs: dict[str, list[Run]] = {name: [] for name in sides}
+    for side in sides.values():
+        run_once(
+            side.medusa,
+            prompts[0],
+            options.model_copy(update={"max_tokens": 8}),
+            speculative=side.speculative,
+        )
+    for number, ids in enumerate(prompts):
+        for name in rotated(list(sides), number):
+            side = sides[name]
+            runs[name].append(run_once(side.medusa, ids, options, speculative=side.speculative))
+        print(f"{number + 1}/{len(prompts)}", file=sys.stderr)
+    return runs
+
+
+def figures(runs: Sequence[Run], plain: Sequence[Run]) -> dict[str, Any]:
+    """Of one side beside plain decoding. speedup: the median over prompts; identical: equal texts."""
+    counts = [run.counts(len(run.tokens)) for run in runs]
+    others = [run.counts(len(run.tokens)) for run in plain]
+    rates = [
+        (one.tokens / one.seconds) / (other.tokens / other.seconds)
+        for one, other in zip(counts, others, strict=True)
+        if one.tokens and other.tokens
+    ]
+    steps = sum(one.steps for one in counts)
+    return {
+        "acceleration_rate": sum(one.tokens for one in counts) / steps if steps else None,
+        "rows_per_step": sum(one.nodes for one in counts) / steps if steps else None,
+        "speedup": statistics.median(rates) if rates else None,
+        "identical": sum(one.tokens == other.tokens for one, other in zip(runs, plain, strict=True)),
+    }
+
+
+def by_count(runs: dict[str, list[Run]], drafting: dict[int, float], kept: Sequence[int]) -> dict[str, Any]:
+    """The figures of each number of heads over some prompts."""
+    chosen = {name: [found[place] for place in kept] for name, found in runs.items()}
+    return {
+        "prompts": len(kept),
+        "heads": [
+            {
+                "heads": count,
+                "drafting_ms": milliseconds,
+                f"{ROWS}_rows": figures(chosen[f"{count}, {ROWS} rows"], chosen["plain"]),
+                "auto": figures(chosen[f"{count}, auto"], chosen["plain"]),
+            }
+            for count, milliseconds in drafting.items()
+        ],
+    }
+
+
+def arguments() -> argparse.Namespace:
+    """Of the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("model")
+    parser.add_argument("--suite", type=Path, required=True)
+    parser.add_argument("--heads", default="auto")
+    parser.add_argument("--limit", type=int, default=8)
+    parser.add_argument("--max-tokens", type=int, default=128)
+    parser.add_argument("--threads", type=int)
+    parser.add_argument("--json", type=Path)
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Run, print, write the JSON."""
+    chosen = arguments()
+    import medusa_decoding
+    from medusa_decoding.bench.machine import describe_machine
+    from medusa_decoding.bench.suite import load_suite, round_robin
+
+    medusa = medusa_decoding.load(
+        chosen.model, engine="cpu", heads=chosen.heads, threads=chosen.threads, draft="heads"
+    )
+    engine: Any = medusa.engine
+    sets = sets_of_heads(medusa, chosen.model, chosen.heads)
+    questions = round_robin(load_suite(chosen.suite), chosen.limit)
+    prompts = [medusa.encode(question.turns[0])[:900] for question in questions]
+    drafting = drafting_times(sets)
+    options = GenerationOptions.of(None, {"max_tokens": chosen.max_tokens})
+    runs = race(sides_of(medusa, sets, drafting), prompts, options)
+    everything = range(len(prompts))
+    kept = [place for place in everything if not is_loop(runs["plain"][place].tokens)]
+    report = {
+        "machine": describe_machine(),
+        "model": chosen.model,
+        "heads_name": medusa.heads_name,
+        "engine": engine.description,
+        "suite": chosen.suite.name,
+        "settings": {
+            "limit": chosen.limit,
+            "max_tokens": chosen.max_tokens,
+            "threads": engine.threads,
+        },
+        **by_count(runs, drafting, everything),
+        "without_loops": by_count(runs, drafting, kept),
+    }
+    text = json.dumps(report, indent=1)
+    if chosen.json:
+        chosen.json.write_text(text + "\n", encoding="utf-8")
+    print(text)
+
+
+if __name__ == "__main__":
+    main()
