@@ -39,6 +39,6 @@ def test_probabilities_of_long_texts_do_not_depend_on_the_pieces(
 ) -> None:
     tokens = list(range(40))
     whole = next_token_probabilities(tiny_medusa.engine, tokens)
-    monkeypatch.setattr("medusa_decoding.bench.compare._ROWS", 16)
+    monkeypatch.setattr("medusa_decoding.bench.reading._ROWS", 16)
     assert next_token_probabilities(tiny_medusa.engine, tokens) == pytest.approx(whole)
     assert whole.sum() == pytest.approx(1)

@@ -7,11 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from medusa_decoding.bench.reading import logits_after
 from medusa_decoding.decoding import Engine
-from medusa_decoding.decoding.protocols import as_rows
 from medusa_decoding.decoding.tree import FloatArray
-
-_ROWS = 512
 
 
 @dataclass(frozen=True)
@@ -55,19 +53,7 @@ def common_length(first: Sequence[int], second: Sequence[int]) -> int:
 
 def next_token_probabilities(engine: Engine, tokens: Sequence[int]) -> FloatArray:
     """(vocabulary,) the base model's softmax after `tokens`, from a forward pass without any tree."""
-    handle = engine.open()
-    try:
-        for start in range(0, len(tokens), _ROWS):
-            piece = np.array(tokens[start : start + _ROWS], np.int64)
-            depths = np.arange(len(piece))
-            last = start + len(piece) == len(tokens)
-            wanted = (depths == len(piece) - 1) & last
-            verified = engine.forward(as_rows(handle, piece, start, depths - 1, depths, wanted))
-            logits = verified.logits(len(piece) - 1) if last else None
-            engine.commit(depths)
-    finally:
-        engine.close(handle)
-    assert logits is not None
+    [logits] = logits_after(engine, tokens, len(tokens) - 1)
     weights = np.exp(logits - logits.max())
     chances: FloatArray = weights / weights.sum()
     return chances
