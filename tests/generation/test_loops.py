@@ -1,12 +1,13 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from medusa_decoding.generation.loops import GRAM, is_loop, repeated_tokens
 
 
+@settings(deadline=None, derandomize=True)
 @given(st.lists(st.integers(0, 2), max_size=60))
 def test_repeated_tokens_are_those_of_8_grams_seen_before(tokens: list[int]) -> None:
     repeated = {
