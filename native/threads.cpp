@@ -7,7 +7,9 @@
 namespace medusa {
 namespace {
 
-// After these many turns of waiting at a barrier a thread lets others run: it may be that they wait for its core.
+// After these many turns of waiting at a barrier, a tenth of a millisecond, a thread sleeps until the last one arrives:
+// that one waits for a core, perhaps this. (Giving the core away by yielding costs more: whoever gets it keeps it for
+// milliseconds, and a machine with a little other work to do decoded at half its speed.)
 constexpr int kPatience = 2000;
 // And after these many without work it sleeps. A step follows the last one within a fraction of a millisecond.
 constexpr int kWakefulness = 60000;
@@ -55,13 +57,22 @@ void Threads::meet() {
     const uint64_t round = round_.load(std::memory_order_acquire);
     if (arrived_.fetch_add(1, std::memory_order_acq_rel) == count_ - 1) {
         arrived_.store(0, std::memory_order_relaxed);
-        round_.store(round + 1, std::memory_order_release);
+        // In one order for all with the waiting threads' count, so that none of them misses this.
+        round_.store(round + 1);
+        if (waiting_.load()) {
+            std::lock_guard<std::mutex> lock(mutex_);
+            meeting_.notify_all();
+        }
         return;
     }
-    for (int turn = 0; round_.load(std::memory_order_acquire) == round; ++turn) {
+    for (int turn = 0; turn < kPatience; ++turn) {
+        if (round_.load(std::memory_order_acquire) != round) return;
         breathe();
-        if (turn > kPatience) std::this_thread::yield();
     }
+    std::unique_lock<std::mutex> lock(mutex_);
+    waiting_.fetch_add(1);
+    meeting_.wait(lock, [&] { return round_.load() != round; });
+    waiting_.fetch_sub(1);
 }
 
 void Threads::loop(int thread) {

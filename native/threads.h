@@ -34,10 +34,11 @@ private:
     std::atomic<uint64_t> started_{0};
     std::atomic<bool> ending_{false};
     std::mutex mutex_;
-    std::condition_variable wake_;
+    std::condition_variable wake_, meeting_;
     int asleep_ = 0;
     alignas(64) std::atomic<int> arrived_{0};
     alignas(64) std::atomic<uint64_t> round_{0};
+    std::atomic<int> waiting_{0};  // asleep at a barrier
 };
 
 // The share of thread `thread` of `count` in `items`: contiguous, equal to within one.

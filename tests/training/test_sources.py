@@ -138,9 +138,27 @@ def test_a_source_given_twice_is_refused(tmp_path: Path, tokenizer: Tokenizer) -
     path = distilled(tmp_path / "a.jsonl", 1)
     with pytest.raises(UserError, match="is given twice"):
         read_training_data(config_of([path, path], tmp_path), tokenizer, 100)
-    others = [distilled(tmp_path / folder / "a.jsonl", 1) for folder in ("b", "c")]
-    with pytest.raises(UserError, match="another source has the id 'a:1' too"):
-        read_training_data(config_of([path, *others], tmp_path), tokenizer, 100)
+
+
+def test_an_id_that_a_prefix_makes_equal_to_another_is_refused(tmp_path: Path, tokenizer: Tokenizer) -> None:
+    first, second = tmp_path / "a.jsonl", tmp_path / "b.jsonl"
+    for path, key in ((first, "b:1"), (second, "1")):
+        path.write_text(json.dumps({"id": key, "prompt_ids": [1], "answer_ids": [5, 6]}), encoding="utf-8")
+    with pytest.raises(UserError, match="another source has the id 'b:1' too"):
+        read_training_data(config_of([first, second], tmp_path), tokenizer, 100)
+
+
+def test_files_of_one_name_in_several_folders_are_told_apart(tmp_path: Path, tokenizer: Tokenizer) -> None:
+    paths = [distilled(tmp_path / folder / "a.jsonl", 1) for folder in ("b", "c", "d")]
+    config = config_of(paths, tmp_path / "heads")
+    data = read_training_data(config, tokenizer, 100)
+    assert [answer.key for answer in data.answers] == ["1", "a:1", "a-2:1"]
+    states = hidden_states_of(config, data, "base")
+    assert [states.folder_of(answer.key) for answer in data.answers] == [
+        path.parent / "hidden" for path in paths
+    ]
+    with pytest.raises(UserError, match="two sources are called a"):
+        hidden_states_of(config_of(paths, tmp_path / "heads", hidden_cache=tmp_path / "states"), data, "base")
 
 
 @pytest.mark.parametrize("content", ["", '{"instruction": "a", "output": ""}\n'])

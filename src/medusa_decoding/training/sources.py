@@ -89,22 +89,41 @@ def read_training_data(config: TrainingConfig, tokenizer: Tokenizer, context_len
     ]
     homes: dict[str, tuple[Source, str]] = {}
     answers: list[Answer] = []
-    for place, source in enumerate(sources):
-        prefix = f"{source.records.stem}:" if place else ""
+    for source, prefix in zip(sources, _prefixes(sources), strict=True):
         for answer in source.answers:
             named = replace(answer, key=f"{prefix}{answer.key}", group=f"{prefix}{answer.group}")
             if named.key in homes:
                 raise UserError(
-                    f"{source.records.name}: another source has the id '{named.key}' too;"
-                    " give files different names"
+                    f"{source.records.name}: another source has the id '{named.key}' too; rename the file"
                 )
             homes[named.key] = (source, answer.key)
             answers.append(named)
     return TrainingData(sources, answers, homes)
 
 
+def _prefixes(sources: Sequence[Source]) -> Iterator[str]:
+    """What each source's ids begin with: nothing, then the sources' names; numbered where files in several
+    folders share one.
+    """
+    seen: Counter[str] = Counter()
+    for place, source in enumerate(sources):
+        name = source.records.stem
+        seen[name] += place > 0
+        yield "" if not place else f"{name}:" if seen[name] == 1 else f"{name}-{seen[name]}:"
+
+
 def hidden_states_of(config: TrainingConfig, data: TrainingData, fingerprint: str) -> HiddenCaches:
-    """Where the hidden states of all answers are kept. fingerprint: the base model's."""
+    """Where the hidden states of all answers are kept. fingerprint: the base model's.
+
+    Raises UserError where two sources would keep theirs in one folder.
+    """
+    stems = Counter(source.records.stem for source in data.sources)
+    if config.hidden_cache != "auto" and len(stems) < len(data.sources):
+        name = stems.most_common(1)[0][0]
+        raise UserError(
+            f"two sources are called {name}, and so would their folders in {config.hidden_cache};"
+            " leave out --hidden-cache, or rename one"
+        )
     caches: dict[int, HiddenCache] = {}
     for source in data.sources:
         claimed = source.records.file_name if source.distilled and config.hidden_cache == "auto" else None
