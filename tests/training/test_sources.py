@@ -143,7 +143,9 @@ def test_a_source_given_twice_is_refused(tmp_path: Path, tokenizer: Tokenizer) -
 def test_an_id_that_a_prefix_makes_equal_to_another_is_refused(tmp_path: Path, tokenizer: Tokenizer) -> None:
     first, second = tmp_path / "a.jsonl", tmp_path / "b.jsonl"
     for path, key in ((first, "b:1"), (second, "1")):
-        path.write_text(json.dumps({"id": key, "prompt_ids": [1], "answer_ids": [5, 6]}), encoding="utf-8")
+        path.write_text(
+            json.dumps({"id": key, "prompt_ids": [1], "answer_ids": [5, 6]}) + "\n", encoding="utf-8"
+        )
     with pytest.raises(UserError, match="another source has the id 'b:1' too"):
         read_training_data(config_of([first, second], tmp_path), tokenizer, 100)
 
