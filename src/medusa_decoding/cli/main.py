@@ -16,6 +16,7 @@ import typer
 from medusa_decoding.cli import bench, chat, demo, distill, generate, profile, pull, recipe, train, tune
 from medusa_decoding.cli.terminal import prepare_streams, quiet_libraries, show_warnings_in_one_line
 from medusa_decoding.errors import UserError
+from medusa_decoding.training.processes import complains_first
 
 FAULT = 1
 INTERRUPTED = 130
@@ -113,7 +114,8 @@ def _usage(error: Exception) -> str:
 
 
 def _complain(message: str) -> int:
-    print(f"medusa: error: {' '.join(message.split())}", file=sys.stderr)
+    if complains_first():
+        print(f"medusa: error: {' '.join(message.split())}", file=sys.stderr, flush=True)
     return 2
 
 

@@ -10,6 +10,7 @@ import typer
 from medusa_decoding.cli.fields import options_of
 from medusa_decoding.cli.terminal import note
 from medusa_decoding.training.config import TrainingConfig, load_config
+from medusa_decoding.training.processes import is_main_process
 
 HELPS = {
     "model": "Alias (smollm2), .gguf file, folder or Hub id of the base model.",
@@ -85,7 +86,10 @@ def train(
     chosen = TrainingConfig.of(**fields) if config is None else load_config(config, **fields)
     from medusa_decoding.training.run import train as run
 
-    if summary := run(chosen, progress=True).summary():
+    report = run(chosen, progress=True)
+    if not is_main_process():
+        return
+    if summary := report.summary():
         note(summary)
     print(chosen.out)
 

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, model_validator
 from medusa_decoding.distill.config import DistillConfig, validated
 from medusa_decoding.files import atomic_write
 from medusa_decoding.training.config import TrainingConfig, read_settings
+from medusa_decoding.training.processes import refuse_several
 
 if TYPE_CHECKING:
     from medusa_decoding.distill import DistillReport
@@ -87,6 +88,7 @@ def follow(
     from medusa_decoding.distill.run import distill
     from medusa_decoding.training.run import train
 
+    refuse_several("a recipe")
     answers = distill(recipe.distill, progress=progress)
     if on_answers is not None:
         on_answers(answers)

@@ -154,10 +154,15 @@ def model_card(report: TrainingReport) -> str:
         *([f"The heads are those of epoch {report.kept_epoch}."] if report.kept_epoch else []),
         f"{report.steps} steps in {report.seconds / 60:.1f} minutes ({report.positions_per_second:.0f}"
         f" positions a second) on {report.machine['gpu'] or report.machine['processor']},"
-        f" {report.machine['threads']} thread(s), products in {report.compute_dtype};"
+        f" {_threads(report.machine)}, products in {report.compute_dtype};"
         f" {', '.join(f'{name} {version}' for name, version in report.versions.items())}.",
     ]
     return "\n".join(lines) + "\n"
+
+
+def _threads(machine: dict[str, Any]) -> str:
+    processes = machine.get("processes", 1)
+    return f"{machine['threads']} thread(s)" + (f" in each of {processes} processes" if processes > 1 else "")
 
 
 def _sources(data: dict[str, Any]) -> list[str]:

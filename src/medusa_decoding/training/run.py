@@ -25,6 +25,7 @@ from medusa_decoding.training.hidden import SharedWeights, fill_cache
 from medusa_decoding.training.hidden_on_cpu import engine_for
 from medusa_decoding.training.objective import Objective
 from medusa_decoding.training.precision import compute_dtype
+from medusa_decoding.training.processes import Processes, joined, refuse_several
 from medusa_decoding.training.report import TrainingReport
 from medusa_decoding.training.sources import TrainingData, checksum, hidden_states_of, read_training_data
 from medusa_decoding.training.trainer import Trainer
@@ -40,22 +41,33 @@ def train(config: TrainingConfig, *, progress: bool = True, on_step: OnStep | No
     """Train heads and write them, with their record and model card, into `config.out`.
 
     A run that was killed goes on from its last checkpoint, and ends with the same heads as an uninterrupted
-    one. on_step: called after each optimiser step with its number and loss. Raises UserError when data, model
-    and settings do not fit each other, or `config.out` holds another training.
+    one. Launched in several processes, all train and the main one writes. on_step: called after each
+    optimiser step with its number and loss. Raises UserError when data, model and settings do not fit each
+    other, or `config.out` holds another training.
     """
     if config.method == "medusa2":
         from medusa_decoding.training.joint.run import train_jointly
 
+        refuse_several("Medusa-2")
         return train_jointly(config, progress=progress, on_step=on_step)
+    with joined(config.device) as processes:
+        return _train(config, processes, progress=progress and processes.is_main, on_step=on_step)
+
+
+def _train(
+    config: TrainingConfig, processes: Processes, *, progress: bool, on_step: OnStep | None
+) -> TrainingReport:
     before = earlier_run(config)
     if before is not None and before.finished:
         return before
-    source = resolve(config.model, progress=progress)
-    base = load_base_model(source, device=config.device, dtype=config.dtype)
+    with processes.main_first():
+        source = resolve(config.model, progress=progress)
+    base = load_base_model(source, device=processes.device, dtype=config.dtype)
     shared = SharedWeights.of(base.model)
     found, training, validation = read_split(config, base, shared)
-    cache = hidden_states_of(config, found, base.fingerprint)
-    fill_cache(base, found.answers, cache, progress=progress, engine=lambda: engine_for(config, source))
+    with processes.main_first():
+        cache = hidden_states_of(config, found, base.fingerprint)
+        fill_cache(base, found.answers, cache, progress=progress, engine=lambda: engine_for(config, source))
     heads = _new_heads(config, base, shared, (training, validation))
     parts = [_positions(heads, part, cache) for part in (training, validation)]
     record = before or _new_record(
@@ -65,18 +77,22 @@ def train(config: TrainingConfig, *, progress: bool = True, on_step: OnStep | No
     record.data["base_agreement"] = agreement
     record.settings = config.settings()
     # A resumed run computes as it began, whatever this machine measures now.
-    record.compute_dtype = record.compute_dtype if before else compute_dtype_name(config, heads)
-    report.save_report(config.out, record)
+    record.compute_dtype = processes.on_main(
+        lambda: record.compute_dtype if before else compute_dtype_name(config, heads)
+    )
+    record.machine["processes"] = processes.count
+    if processes.is_main:
+        report.save_report(config.out, record)
     objective = Objective(config, heads, shared, getattr(torch, record.compute_dtype))
     del base, shared
-    trainer = Trainer(config, heads, objective, parts[0], parts[1])
+    trainer = Trainer(config, heads, objective, parts[0], parts[1], processes)
     with JobProgress("training", trainer.steps, done=trainer.step, enabled=progress) as bar:
         if config.draft_vocabulary is not None:
             bar.say(report.coverage_line(record))
         if agreement < _LEAST_AGREEMENT:
             bar.say(f"warning: the base model agrees with {agreement:.0%} of the answers: are they its own?")
         _run(trainer, bar, on_step)
-    return _finish(config, trainer, record)
+    return processes.on_main(lambda: _finish(config, trainer, record))
 
 
 def earlier_run(config: TrainingConfig) -> TrainingReport | None:

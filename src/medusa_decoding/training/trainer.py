@@ -15,12 +15,14 @@ from medusa_decoding.training.config import TrainingConfig
 from medusa_decoding.training.data import Positions
 from medusa_decoding.training.evaluation import Evaluation, evaluate
 from medusa_decoding.training.objective import Objective
+from medusa_decoding.training.processes import Processes
 
 
 class Trainer:
     """AdamW over shuffled positions, with warm-up and a cosine; continues from the folder's checkpoint.
 
-    A step sees `positions_per_step` positions, in one pass or in several whose gradients add up.
+    A step sees `positions_per_step` positions, in one pass or in several whose gradients add up, and of
+    several processes each sees its share of them.
     """
 
     def __init__(
@@ -30,8 +32,10 @@ class Trainer:
         objective: Objective,
         training: Positions,
         validation: Positions,
+        processes: Processes | None = None,
     ) -> None:
         self.config, self.heads, self.objective = config, heads, objective
+        self.processes = processes or Processes()
         self.training, self.validation = training, validation
         self.order = Order(training, config.batch_tokens * config.accumulate, objective.span, config.seed)
         self.positions_per_step = self.order.positions_per_step
@@ -46,7 +50,7 @@ class Trainer:
         self._seconds_before = 0.0
         self._resume()
         self._started = self._saved = time.monotonic()
-        self._board = tensorboard(config, self.step)
+        self._board = tensorboard(config, self.step) if self.processes.is_main else None
 
     @property
     def seconds(self) -> float:
@@ -98,7 +102,9 @@ class Trainer:
         return evaluate(self.heads, self.validation)
 
     def checkpoint(self) -> None:
-        """Write all that a later run needs to go on."""
+        """Write all that a later run needs to go on, in the main process."""
+        if not self.processes.is_main:
+            return
         saved = Checkpoint(
             step=self.step,
             heads={name: parameter.detach() for name, parameter in self.heads.named_parameters()},
@@ -130,12 +136,14 @@ class Trainer:
         self.optimiser.zero_grad(set_to_none=True)
         losses = torch.zeros(len(self._counts), dtype=torch.float64)
         spans = max(1, self.config.batch_tokens // self.order.span)
-        for starts in self.order.starts(self.step).split(spans):
+        own = self.processes.share(self.order.starts(self.step))
+        for starts in own.split(spans) if len(own) else ():
             batch = batch_of(self.training, starts, self.order.span)
             loss, per_head = self.objective.loss(batch, self._counts)
             loss.backward()
             losses += per_head.double().cpu()
-        values: list[float] = losses.tolist()
+        self.processes.add_up_gradients(self.heads.parameters())
+        values: list[float] = self.processes.add_up(losses).tolist()
         return values
 
     def _best_epoch(self) -> int | None:
@@ -151,17 +159,19 @@ class Trainer:
             "loss": sum(recent) / len(recent),
         }
         if len(self.validation):
-            evaluation = self.evaluate()
-            figures.update(evaluation.as_dict())
-            losses = evaluation.losses
-            if self.config.loss == "kl":
-                losses = figures["validation_kl"] = self.objective.mean_losses(self.validation)
-            figures["held_out_loss"] = self.objective.weighted(losses)
+            figures.update(self.processes.on_main(self._held_out))
             for name in ("top1", "top5"):
                 self._log({f"head{h}": share for h, share in enumerate(figures[name], 1)}, name)
         self.history.append(figures)
         if self.config.patience is not None and self._best_epoch() == len(self.history):
             self._best = {name: one.detach().clone() for name, one in self.heads.named_parameters()}
+
+    def _held_out(self) -> dict[str, Any]:
+        evaluation = self.evaluate()
+        figures, losses = evaluation.as_dict(), evaluation.losses
+        if self.config.loss == "kl":
+            losses = figures["validation_kl"] = self.objective.mean_losses(self.validation)
+        return {**figures, "held_out_loss": self.objective.weighted(losses)}
 
     def _resume(self) -> None:
         saved = load_checkpoint(self.config.out)
