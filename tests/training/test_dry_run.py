@@ -71,6 +71,7 @@ def test_costs_grow_with_what_is_asked_for() -> None:
     assert seconds(**lora, initial_heads=Path("heads")) < seconds(**lora)
     assert memory() < memory(**lora) < memory(**full)
     assert memory(**lora) < memory(**lora, forward_tokens=8192)
+    assert memory(quantization="4bit") < memory(quantization="8bit") < memory()
     # Weights, gradients and two moments in four bytes each, and the frozen copy.
     assert memory(**full) > 20 * shape.parameters
 

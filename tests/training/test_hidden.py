@@ -107,6 +107,7 @@ def test_torch_is_taken_where_it_is_asked_for(model: Path, tmp_path: Path) -> No
 
     assert engine() is not None
     assert engine(engine="torch") is engine(dtype="float64") is None
+    assert engine(quantization="8bit") is engine(device_map="auto") is None
     assert engine(engine="cpu", dtype="float64") is not None
 
 

@@ -41,6 +41,8 @@ HELPS = {
     "checkpoint_seconds": "The most that a killed run loses.",
     "device": "auto, cpu, cuda or cuda:N.",
     "dtype": "Of the base model: auto, float64, float32, bfloat16 or float16.",
+    "quantization": "Base model in bitsandbytes' 4 or 8 bits; the heads are then for that one (medusa1).",
+    "device_map": "auto: spread the base model over GPUs, memory and disk (medusa1).",
     "compute_dtype": "Of the heads' products: auto (bfloat16 where it is faster), float32 or bfloat16.",
     "method": "medusa1: the model stays as it is. medusa2: heads first, then model and heads together.",
     "initial_heads": "medusa2: begin with these heads instead of training new ones first.",

@@ -38,7 +38,7 @@ def fingerprint(model: PreTrainedModel) -> str:
     skipped = {id(parameter) for parameter in head.parameters()} if head is not None else set()
     embedding = model.get_input_embeddings().weight
     return fingerprint_of(
-        (name, _beginning(parameter))
+        (name, _beginning(model, name, parameter))
         for name, parameter in model.named_parameters()
         if parameter is embedding or id(parameter) not in skipped
     )
@@ -57,7 +57,12 @@ def fingerprint_of(beginnings: Iterable[tuple[str, npt.NDArray[Any] | None]]) ->
     return digest.hexdigest()[:16]
 
 
-def _beginning(parameter: torch.Tensor) -> npt.NDArray[Any] | None:
+def _beginning(model: PreTrainedModel, name: str, parameter: torch.Tensor) -> npt.NDArray[Any] | None:
+    if parameter.is_meta:
+        from medusa_decoding.models.placement import weight_of
+
+        owner, _, own = name.rpartition(".")
+        parameter = weight_of(model.get_submodule(owner), own)
     if parameter.is_meta:
         return None
     return parameter.detach().flatten()[:PREFIX].cpu().float().numpy()

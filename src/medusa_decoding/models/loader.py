@@ -59,6 +59,7 @@ def load_base_model(
     dtype: str = "auto",
     quantization: Literal["4bit", "8bit"] | None = None,
     adapter: str | None = None,
+    device_map: str | dict[str, str] | None = None,
 ) -> BaseModel:
     """Load the model and tokenizer of `source`.
 
@@ -69,18 +70,21 @@ def load_base_model(
             was saved in).
         quantization: bitsandbytes' 4 or 8 bits; None for none.
         adapter: folder or Hub id of a PEFT adapter to put on the model.
+        device_map: spreads the layers over GPUs, memory and disk, as transformers takes it ("auto": filling
+            one after the other); None: all of them on `device`.
 
     Raises:
         UserError: the model cannot be had in this way; the message says why.
     """
     place = device_named(device)
-    options: dict[str, Any] = {}
+    options: dict[str, Any] = {} if device_map is None else {"device_map": device_map}
     if quantization is not None:
-        options = {"quantization_config": quantization_named(quantization), "device_map": {"": place}}
+        options = {"device_map": {"": place}, **options}
+        options["quantization_config"] = quantization_named(quantization)
     load = _load_gguf if source.kind == "gguf" else _load_hf
     with explained(source.name), quiet():
         model, tokenizer = load(source, dtype, place, options)
-        if quantization is None:
+        if not options:
             model = model.to(place)
     if adapter is not None:
         model = _with_adapter(model, adapter, merge=quantization is None)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import torch
+from torch import Tensor
 
 from medusa_decoding.errors import UserError
 
@@ -47,6 +48,19 @@ def dtype_named(dtype: str, place: torch.device, config: Any) -> torch.dtype:
         return torch.float32
     saved = getattr(config, "dtype", None)
     return saved if saved in (torch.bfloat16, torch.float16) else torch.bfloat16
+
+
+def weight_of(module: torch.nn.Module, name: str) -> Tensor:
+    """A weight of a module, without its gradient: fetched where a device map keeps it elsewhere until it is
+    used.
+    """
+    weight: Tensor = getattr(module, name)
+    if not weight.is_meta:
+        return weight.detach()
+    from accelerate.utils import align_module_device
+
+    with align_module_device(module, "cpu"):
+        return cast(Tensor, getattr(module, name)).detach()
 
 
 def quantization_named(quantization: str) -> Any:

@@ -37,7 +37,9 @@ class TrainingConfig(BaseModel):
     heads of the best epoch (None: all epochs, and the last one's heads).
     hidden_cache: the folder of hidden states ("auto": `hidden` beside answers of `distill`, for other data a
     folder of its own beside it). engine: computes those that lack ("auto": the CPU engine where it can).
-    checkpoint_seconds: the most that a killed run loses. device, dtype: of the base model.
+    checkpoint_seconds: the most that a killed run loses. device, dtype: of the base model. quantization: its
+    weights in bitsandbytes' 4 or 8 bits; the heads are then that model's. device_map: "auto" spreads it over
+    GPUs, memory and disk while hidden states are computed.
     compute_dtype: of the heads' products ("auto": bfloat16 where this machine is faster with it); weights,
     optimiser and evaluation are float32.
 
@@ -78,6 +80,8 @@ class TrainingConfig(BaseModel):
     checkpoint_seconds: float = Field(60.0, gt=0)
     device: str = "auto"
     dtype: str = "auto"
+    quantization: Literal["4bit", "8bit"] | None = None
+    device_map: Literal["auto"] | None = None
     compute_dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     method: Literal["medusa1", "medusa2"] = "medusa1"
     initial_heads: Path | None = None
@@ -102,6 +106,13 @@ class TrainingConfig(BaseModel):
             raise ValueError(
                 "num_layers 0 needs projection 'own' and condition 'none', or nothing is trained"
             )
+        if chosen := next((name for name in ("quantization", "device_map") if getattr(self, name)), None):
+            if self.method == "medusa2":
+                raise ValueError(
+                    f"{chosen} is for a base model that stays as it is; leave it out with medusa2"
+                )
+            if self.engine == "cpu":
+                raise ValueError(f"{chosen} is for torch; leave it out, or choose engine torch")
         if self.validation_fraction == 0 and (self.patience is not None or self.draft_vocabulary == "auto"):
             name = "draft_vocabulary auto" if self.patience is None else "patience"
             raise ValueError(f"{name} needs texts to look at: give validation_fraction above 0")
@@ -115,7 +126,8 @@ class TrainingConfig(BaseModel):
     def recipe(self) -> dict[str, Any]:
         """The settings that change the heads: a run may only be resumed with the same ones."""
         places = {
-            "data", "out", "hidden_cache", "engine", "checkpoint_seconds", "device", "initial_heads", "merge",
+            "data", "out", "hidden_cache", "engine", "checkpoint_seconds", "device", "device_map",
+            "initial_heads", "merge",
         }  # fmt: skip
         joint = set() if self.method == "medusa2" else _JOINT_FIELDS
         return self.model_dump(mode="json", exclude=places | joint)

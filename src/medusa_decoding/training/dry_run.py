@@ -73,7 +73,9 @@ class DryRun:
     def _memory(self) -> str:
         text = f"{self.cost.memory / GIGA:.1f} of {self.machine.memory / GIGA:.0f} GB"
         if self.gpus > 1:
-            return f"{text}: needs {self.gpus} such GPUs that share the model, or a smaller dtype"
+            alone = self.config.method == "medusa1"
+            way_out = " (--device-map auto), or --quantization 4bit" if alone else ", or a smaller dtype"
+            return f"{text}: needs {self.gpus} such GPUs that share the model{way_out}"
         fits = self.cost.memory + self.cost.host <= self.machine.memory or self.machine.gpu
         return text if fits else f"{text}: does not fit here"
 

@@ -20,6 +20,8 @@ _PASS_TOKENS = 4096
 _CHUNK = 2**21
 # Rows whose logits exist at once in joint training, and how many arrays of that size (see `joint.loss`).
 _JOINT_ROWS, _JOINT_ARRAYS = 128, 5
+# Bytes of a weight in bitsandbytes' formats: 4 bits and a float32 for each 64 of them.
+_QUANTISED = {"8bit": 1.0, "4bit": 0.5 + 4 / 64}
 # What Python, torch and transformers take before there is a model.
 _PROGRAM = 0.6 * GIGA
 
@@ -88,6 +90,13 @@ def heads_parameters(config: TrainingConfig, shape: ModelShape) -> int:
     return config.num_heads * (blocks * width * width + own)
 
 
+def base_weights(config: TrainingConfig, shape: ModelShape, machine: Machine) -> float:
+    """Bytes of the base model. Only its layers are quantised, not the embedding and the lm_head."""
+    layers = _QUANTISED[config.quantization] if config.quantization else machine.weight_bytes
+    rest = shape.parameters - shape.layer_parameters
+    return layers * shape.layer_parameters + machine.weight_bytes * rest
+
+
 def _draft(config: TrainingConfig, shape: ModelShape) -> int:
     """Tokens of the draft vocabulary; "auto" is known only after the answers are read, and counts as all."""
     size = config.draft_vocabulary
@@ -125,7 +134,7 @@ def _seconds_of_joint(config: TrainingConfig, shape: ModelShape, work: Workload,
 def _memory(config: TrainingConfig, shape: ModelShape, machine: Machine, *, alone: bool) -> float:
     """At the worst of the stages."""
     heads = _TRAINED * heads_parameters(config, shape)
-    weights = machine.weight_bytes * shape.parameters
+    weights = base_weights(config, shape, machine)
     shared = 2 * machine.weight_bytes * shape.vocabulary_size * shape.hidden_size
     rows = 4 * config.batch_tokens * config.num_heads * shape.hidden_size * (config.num_layers + 2)
     # Stage by stage: hidden states; heads, with what they share of the model; both together.

@@ -13,6 +13,7 @@ from medusa_decoding.distill.answers import Answer
 from medusa_decoding.distill.hidden_cache import HiddenStates
 from medusa_decoding.distill.progress import JobProgress
 from medusa_decoding.models import BaseModel
+from medusa_decoding.models.placement import weight_of
 from medusa_decoding.training.hidden_on_cpu import states_on_cpu
 
 if TYPE_CHECKING:
@@ -34,8 +35,17 @@ class SharedWeights:
     @staticmethod
     def of(model: Any) -> SharedWeights:
         """The weights of a Hugging Face causal LM."""
-        head = model.get_output_embeddings()
-        return SharedWeights(head.weight, getattr(head, "bias", None), model.get_input_embeddings().weight)
+        head, embedding = model.get_output_embeddings(), model.get_input_embeddings()
+        return SharedWeights(head.weight, getattr(head, "bias", None), embedding.weight)
+
+    @staticmethod
+    def gathered(model: Any, device: torch.device) -> SharedWeights:
+        """The same on `device`, wherever a device map has put them."""
+        head, embedding = model.get_output_embeddings(), model.get_input_embeddings()
+        bias = None if getattr(head, "bias", None) is None else weight_of(head, "bias").to(device)
+        return SharedWeights(
+            weight_of(head, "weight").to(device), bias, weight_of(embedding, "weight").to(device)
+        )
 
     def drafted(self, token_map: Tensor | None, device: torch.device, dtype: torch.dtype) -> SharedWeights:
         """The rows of a draft vocabulary (T,) of lm_head and bias, or all of them, without gradients."""
@@ -106,10 +116,12 @@ def answer_states(model: Any, answers: Sequence[Answer]) -> list[Tensor]:
     """
     texts = [answer.prompt_ids + answer.answer_ids for answer in answers]
     width = max(map(len, texts))
-    tokens = torch.tensor([text + [0] * (width - len(text)) for text in texts], device=model.device)
-    lengths = torch.tensor([len(text) for text in texts], device=model.device)
+    # What a device map keeps elsewhere fetches its inputs itself.
+    place = torch.device("cpu") if model.device.type == "meta" else model.device
+    tokens = torch.tensor([text + [0] * (width - len(text)) for text in texts], device=place)
+    lengths = torch.tensor([len(text) for text in texts], device=place)
     # Padding stands on the right: a causal model's earlier rows never see it.
-    states = _input_of_lm_head(model, tokens, torch.arange(width, device=model.device) < lengths[:, None])
+    states = _input_of_lm_head(model, tokens, torch.arange(width, device=place) < lengths[:, None])
     return [
         states[row, len(answer.prompt_ids) - 1 : len(text) - 1]
         for row, (answer, text) in enumerate(zip(answers, texts, strict=True))

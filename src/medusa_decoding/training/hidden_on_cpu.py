@@ -28,7 +28,8 @@ def engine_for(config: TrainingConfig, source: Source) -> CpuEngine | None:
 
     Raises UserError where `config.engine` wants it and it cannot.
     """
-    elsewhere = config.device not in ("auto", "cpu") or config.dtype != "auto" or torch.cuda.is_available()
+    chosen = config.dtype != "auto" or config.quantization is not None or config.device_map is not None
+    elsewhere = chosen or config.device not in ("auto", "cpu") or torch.cuda.is_available()
     if config.engine == "torch" or (config.engine == "auto" and elsewhere):
         return None
     try:

@@ -16,6 +16,7 @@ from medusa_decoding.distill.progress import JobProgress
 from medusa_decoding.errors import UserError
 from medusa_decoding.heads import HeadsConfig, MedusaHeads, save_pretrained
 from medusa_decoding.models import BaseModel, load_base_model, resolve
+from medusa_decoding.models.placement import device_named
 from medusa_decoding.training import data, report
 from medusa_decoding.training.calibration import calibrate, temperature_of, with_calibration
 from medusa_decoding.training.checkpoint import CHECKPOINT_FILE
@@ -50,6 +51,8 @@ def train(config: TrainingConfig, *, progress: bool = True, on_step: OnStep | No
 
         refuse_several("Medusa-2")
         return train_jointly(config, progress=progress, on_step=on_step)
+    if config.device_map is not None:
+        refuse_several("a model spread by --device-map")
     with joined(config.device) as processes:
         return _train(config, processes, progress=progress and processes.is_main, on_step=on_step)
 
@@ -62,8 +65,14 @@ def _train(
         return before
     with processes.main_first():
         source = resolve(config.model, progress=progress)
-    base = load_base_model(source, device=processes.device, dtype=config.dtype)
-    shared = SharedWeights.of(base.model)
+    base = load_base_model(
+        source,
+        device=processes.device,
+        dtype=config.dtype,
+        quantization=config.quantization,
+        device_map=config.device_map,
+    )
+    shared = SharedWeights.gathered(base.model, device_named(processes.device))
     found, training, validation = read_split(config, base, shared)
     with processes.main_first():
         cache = hidden_states_of(config, found, base.fingerprint)
