@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from medusa_decoding.distill.answers import append_records
@@ -177,6 +177,7 @@ def free_port() -> int:
         return int(one.getsockname()[1])
 
 
+@settings(deadline=None)
 @given(st.integers(0, 50), st.integers(1, 9))
 def test_shares_are_the_whole_in_nearly_equal_parts(spans: int, count: int) -> None:
     whole = torch.arange(spans)
