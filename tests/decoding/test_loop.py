@@ -453,3 +453,28 @@ def test_an_end_inside_of_what_was_looked_up_trims_exactly() -> None:
     decoded(Decoder(base, planner=BestFirstPlanner(9), lookup=LookupDrafter()), text)
     assert text.tokens == [2, 3]
     assert text.handle is not None and base.texts[text.handle] == [1, 2, 3, 1, 2]
+
+
+def test_a_text_may_have_trees_of_its_own_size_or_none() -> None:
+    prompts = [[1, 2], [1, 2, 3], [2, 4]]
+    texts = [
+        Text(prompt, PLAIN, max_tokens=20, rows=rows)
+        for prompt, rows in zip(prompts, [None, 1, 4], strict=True)
+    ]
+    planner = Attentive()
+    sizes: dict[int, set[int]] = {id(text): set() for text in texts}
+    for step in Decoder(engine(), RandomDrafter(3, 3, VOCABULARY, 0), planner).decode(texts):
+        if step.tree is not None:
+            sizes[id(step.sequence)].add(len(step.tree))
+    assert [max(sizes[id(text)]) for text in texts] == [6, 1, 4]
+    # Guesses of a given size are there whatever the planner says, but for the last token.
+    assert sizes[id(texts[2])] <= {1, 4} and texts[2].statistics.nodes > 3 * texts[2].statistics.steps
+    # The planner knows of texts without guesses, and nothing of trees that were not its own.
+    assert max(len(outcome.rows) for outcome in planner.told) == 2
+    assert [text.tokens for text in texts] == [plain(prompt)[:20] for prompt in prompts]
+
+
+def test_texts_without_guesses_teach_a_planner_nothing() -> None:
+    planner = Attentive()
+    decoded(Decoder(engine(), None, planner), Text([1, 2], PLAIN, max_tokens=5, rows=1))
+    assert planner.told == []

@@ -9,27 +9,27 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from collections.abc import Sequence as Seq
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from medusa_decoding.decoding.acceptance import Acceptance, ExactAcceptance
+from medusa_decoding.decoding.drafting import Drafting, Drafts
+from medusa_decoding.decoding.judging import Part, PartJudge, judges
+from medusa_decoding.decoding.logprobs import Logprob
 from medusa_decoding.decoding.planner import BestFirstPlanner
+from medusa_decoding.decoding.prefill import shares
 from medusa_decoding.decoding.protocols import (
-    Context,
     Drafter,
     Engine,
     NoDrafter,
     Outcome,
     Planner,
-    Rows,
-    Verified,
     as_rows,
     concatenate,
 )
-from medusa_decoding.decoding.sampling import Distribution, distribution, uniform
 from medusa_decoding.decoding.sequence import Sequence
-from medusa_decoding.decoding.tree import LOOKUP, IntArray, Proposals, Tree
+from medusa_decoding.decoding.tree import LOOKUP, IntArray, Tree
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,8 @@ class Step:
     """What one step did for one sequence.
 
     tokens: emitted. sources: of each of them who guessed it: head h, LOOKUP for prompt lookup, 0 for the base
-    model itself, which guesses nothing. tree: None for a prefill.
+    model itself, which guesses nothing. tree: None for a prefill. rows: that were run. path: the tree's
+    accepted nodes, as far as they became text. logprobs: of the tokens, where the sequence wants them.
     """
 
     sequence: Sequence
@@ -45,6 +46,9 @@ class Step:
     sources: list[int]
     tree: Tree | None
     seconds: float
+    rows: int
+    path: list[int]
+    logprobs: list[Logprob]
 
     @property
     def guessed(self) -> int:
@@ -53,51 +57,17 @@ class Step:
 
 
 @dataclass(frozen=True)
-class _Part:
-    """One sequence's share of a forward pass. tree is None for a piece of the prompt;
-
-    Last tells that the prompt ends with it.
-    """
-
-    sequence: Sequence
-    rows: Rows
-    tree: Tree | None
-    last: bool
-
-
-@dataclass(frozen=True)
-class _Judge:
-    """The base model's opinion on one part;
-
-    `greedy` holds the argmax of its rows where that is all that is needed.
-    """
-
-    part: _Part
-    verified: Verified
-    offset: int
-    greedy: IntArray | None
-
-    def distribution(self, node: int, guessed: Seq[int]) -> Distribution:
-        sequence = self.part.sequence
-        logits = self.verified.logits(self.offset + node)
-        return distribution(logits, sequence.sampling, sequence.prompt, [*sequence.tokens, *guessed])
-
-    def choose(self, node: int, guessed: Seq[int]) -> int:
-        if self.greedy is not None:
-            return int(self.greedy[node])
-        sequence = self.part.sequence
-        index = len(sequence.tokens) + len(guessed)
-        return self.distribution(node, guessed).draw(uniform(sequence.sampling.seed, sequence.choice, index))
-
-
-@dataclass(frozen=True)
 class _Outcome:
-    """What became of one part. nodes: sources of its tree's nodes. sources: of the emitted tokens."""
+    """What became of one part. nodes: sources of its tree's nodes. sources: of the emitted tokens. path: the
+    rows that are kept.
+    """
 
-    part: _Part
-    tokens: list[int]
-    nodes: list[int]
-    sources: list[int]
+    part: Part
+    tokens: list[int] = field(default_factory=list)
+    nodes: list[int] = field(default_factory=list)
+    sources: list[int] = field(default_factory=list)
+    path: list[int] = field(default_factory=list)
+    logprobs: list[Logprob] = field(default_factory=list)
 
 
 class Decoder:
@@ -105,7 +75,9 @@ class Decoder:
 
     drafter: asked when the planner says so. lookup: a second one, whose guesses cost nothing to make and
     which is therefore always asked; its branches join the tree. prefill_rows: the most rows of one prompt in
-    one forward pass; longer prompts go in pieces.
+    one forward pass; longer prompts go in pieces. prefill_budget: the most of all prompts together, shared
+    among them. isolates: what goes wrong in a sequence's own mask, halt or text ends that sequence, as its
+    `error`, and no other; otherwise it is raised.
     """
 
     def __init__(
@@ -116,6 +88,9 @@ class Decoder:
         acceptance: Acceptance | None = None,
         prefill_rows: int = 512,
         lookup: Drafter | None = None,
+        *,
+        prefill_budget: int | None = None,
+        isolates: bool = False,
     ) -> None:
         self.engine = engine
         self.drafter = drafter or NoDrafter()
@@ -123,6 +98,8 @@ class Decoder:
         self.acceptance = acceptance or ExactAcceptance()
         self.prefill_rows = prefill_rows
         self.lookup = lookup
+        self.prefill_budget = prefill_budget
+        self.isolates = isolates
 
     def decode(self, sequences: Seq[Sequence]) -> Iterator[Step]:
         """Write all sequences to their ends, yielding each step of each."""
@@ -131,53 +108,50 @@ class Decoder:
 
     def step(self, sequences: Seq[Sequence]) -> list[Step]:
         """One forward pass for unfinished sequences: a tree each, or a piece of the prompt where that is not
-        yet committed.
+        yet committed. Prompts for which the budget leaves no row have no part in it.
         """
         started = time.perf_counter()
-        trees, asked = self._draft([sequence for sequence in sequences if sequence.tokens])
+        drafts = self._draft([sequence for sequence in sequences if sequence.tokens])
         drafted = time.perf_counter()
-        parts = [self._part(sequence, trees.get(id(sequence))) for sequence in sequences]
+        parts = self._parts([one for one in sequences if one.error is None], drafts.trees)
+        if not parts:
+            return []
         verified = self.engine.forward(concatenate([part.rows for part in parts]))
-        judged = self._judges(parts, verified)
+        judged = judges(parts, verified)
         done = time.perf_counter()
         kept, outcomes = self._accept(judged)
         self.engine.commit(kept)
-        self._report([one for one in outcomes if one.part.tree is not None], asked)
+        self._report([one for one in outcomes if one.part.tree is not None], drafts.asked)
         ended = time.perf_counter()
         return [self._account(one, drafted - started, done - drafted, ended - started) for one in outcomes]
 
-    def _draft(self, sequences: Seq[Sequence]) -> tuple[dict[int, Tree], bool]:
-        """A tree for each sequence, by its id, and whether the drafter was asked."""
-        if not sequences:
-            return {}, False
+    def _draft(self, sequences: Seq[Sequence]) -> Drafts:
+        drafting = Drafting(self.drafter, self.lookup, self.planner, self.isolates)
         # A node deeper than the tokens still wanted could never be used.
         depths = [self._limit(sequence) - len(sequence.tokens) - 1 for sequence in sequences]
-        asked = max(depths) > 0 and self.planner.drafts(len(sequences))
-        proposals = self._proposals(sequences, heads=asked, lookup=max(depths) > 0)
-        roots, contexts = zip(*((one.tokens[-1], one.committed) for one in sequences), strict=True)
-        trees = self.planner.grow(roots, proposals, depths, contexts)
-        return {id(sequence): tree for sequence, tree in zip(sequences, trees, strict=True)}, asked
-
-    def _proposals(self, sequences: Seq[Sequence], *, heads: bool, lookup: bool) -> list[Proposals]:
-        if not heads and (self.lookup is None or not lookup):
-            return [Proposals.none() for _ in sequences]
-        contexts = [
-            Context([*one.prompt, *one.tokens], one.hidden, one, one.sampling.temperature)
-            for one in sequences
-        ]
-        found = self.drafter.propose(contexts) if heads else [Proposals.none() for _ in sequences]
-        if self.lookup is None or not lookup:
-            return found
-        both = zip(found, self.lookup.propose(contexts), strict=True)
-        return [replace(guesses, branches=looked_up.branches) for guesses, looked_up in both]
+        return drafting.draft(sequences, depths)
 
     def _limit(self, sequence: Sequence) -> int:
         """The most tokens of the text, so that prompt and text fit the context."""
         return min(sequence.max_tokens, self.engine.context_length - len(sequence.prompt))
 
-    def _part(self, sequence: Sequence, tree: Tree | None) -> _Part:
-        if tree is None:
+    def _parts(self, sequences: Seq[Sequence], trees: dict[int, Tree]) -> list[Part]:
+        """What of each sequence is run."""
+        reading = [one for one in sequences if id(one) not in trees]
+        for sequence in reading:
             self._check(sequence)
+        pieces = [min(self.prefill_rows, len(one.prompt) - one.committed) for one in reading]
+        if self.prefill_budget is not None:
+            pieces = shares(pieces, self.prefill_budget)
+        sizes = {id(one): size for one, size in zip(reading, pieces, strict=True)}
+        return [
+            self._part(one, trees.get(id(one)), sizes.get(id(one), 0))
+            for one in sequences
+            if sizes.get(id(one)) != 0
+        ]
+
+    def _part(self, sequence: Sequence, tree: Tree | None, size: int) -> Part:
+        """The tree, or the next `size` tokens of the prompt."""
         if sequence.handle is None:
             sequence.handle = self.engine.open()
         if tree is not None:
@@ -185,15 +159,15 @@ class Decoder:
             rows = as_rows(
                 sequence.handle, tree.tokens, sequence.committed, tree.parents, tree.depths, wanted
             )
-            return _Part(sequence, rows, tree, True)
-        piece = sequence.prompt[sequence.committed : sequence.committed + self.prefill_rows]
+            return Part(sequence, rows, tree, True)
+        piece = sequence.prompt[sequence.committed : sequence.committed + size]
         depths = np.arange(len(piece))
         last = sequence.committed + len(piece) == len(sequence.prompt)
         wanted = (depths == len(piece) - 1) & last
         rows = as_rows(
             sequence.handle, np.array(piece, np.int64), sequence.committed, depths - 1, depths, wanted
         )
-        return _Part(sequence, rows, None, last)
+        return Part(sequence, rows, None, last)
 
     def _check(self, sequence: Sequence) -> None:
         if not sequence.prompt or self._limit(sequence) < 1:
@@ -205,50 +179,47 @@ class Decoder:
         if not 0 <= sequence.committed < len(sequence.prompt):
             raise ValueError("of a prompt, all but the last token may be committed beforehand")
 
-    def _judges(self, parts: Seq[_Part], verified: Verified) -> list[tuple[_Part, _Judge]]:
-        """A judge per part; the argmax of all rows that greedy sequences may visit is asked for at once."""
-        offsets = np.cumsum([0] + [len(part.rows) for part in parts]).tolist()
-        asked = [
-            np.flatnonzero(part.rows.wanted) + offset
-            for part, offset in zip(parts, offsets[:-1], strict=True)
-            if part.sequence.sampling.is_argmax
-        ]
-        best = np.zeros(offsets[-1], np.int64)
-        if asked and len(rows := np.concatenate(asked)):
-            best[rows] = verified.argmax(rows)
-        return [
-            (
-                part,
-                _Judge(part, verified, start, best[start:stop] if part.sequence.sampling.is_argmax else None),
-            )
-            for part, start, stop in zip(parts, offsets[:-1], offsets[1:], strict=True)
-        ]
-
-    def _accept(self, judged: Seq[tuple[_Part, _Judge]]) -> tuple[IntArray, list[_Outcome]]:
+    def _accept(self, judged: Seq[PartJudge]) -> tuple[IntArray, list[_Outcome]]:
+        """(kept,) rows of the pass, and what became of each part whose sequence did not fail."""
         kept: list[int] = []
         outcomes: list[_Outcome] = []
-        for part, judge in judged:
-            sequence, tokens, nodes, sources = part.sequence, list[int](), list[int](), list[int]()
-            path = list(range(len(part.rows)))
-            if part.tree is not None:
-                accepted = self.acceptance.accept(part.tree, judge)
-                tokens = sequence.emit(accepted.tokens, self._limit(sequence))
-                nodes = part.tree.sources.tolist()
-                sources = [*(nodes[node] for node in accepted.path[1:]), 0][: len(tokens)]
-                path = accepted.path[: len(tokens)]
-            elif part.last:
-                tokens = sequence.emit([judge.choose(path[-1], [])], self._limit(sequence))
-                sources = [0]
-            kept.extend(judge.offset + node for node in path)
-            sequence.committed += len(path)
-            if tokens:
-                sequence.hidden = judge.verified.hidden(judge.offset + path[-1])
-            outcomes.append(_Outcome(part, tokens, nodes, sources))
+        for judge in judged:
+            with judge.part.sequence.faults(self.isolates):
+                outcome = self._outcome(judge)
+                kept.extend(judge.offset + node for node in outcome.path)
+                outcomes.append(outcome)
         return np.array(kept, np.int64), outcomes
+
+    def _outcome(self, judge: PartJudge) -> _Outcome:
+        """Let the base model decide on one part."""
+        part, sequence = judge.part, judge.part.sequence
+        outcome = _Outcome(part, path=list(range(len(part.rows))))
+        if part.tree is not None:
+            accepted = self.acceptance.accept(part.tree, judge)
+            outcome = self._emitted(judge, accepted.tokens, accepted.path, part.tree.sources.tolist())
+        elif part.last:
+            end = len(part.rows) - 1
+            first = self._emitted(judge, [judge.choose(end, [])], [end], [])
+            outcome = replace(first, path=outcome.path)
+        sequence.committed += len(outcome.path)
+        if outcome.tokens:
+            sequence.hidden = judge.verified.hidden(judge.offset + outcome.path[-1])
+        return outcome
+
+    def _emitted(self, judge: PartJudge, tokens: list[int], path: list[int], nodes: list[int]) -> _Outcome:
+        """Make of the chosen tokens text, as far as it goes; each came after one node of the path."""
+        sequence = judge.part.sequence
+        tokens = sequence.emit(tokens, self._limit(sequence))
+        sources = [*(nodes[node] for node in path[1:]), 0][: len(tokens)]
+        path = path[: len(tokens)]
+        logprobs = judge.logprobs(path, tokens)
+        return _Outcome(judge.part, tokens, nodes, sources, path, logprobs)
 
     def _report(self, grown: Seq[_Outcome], asked: bool) -> None:
         """Tell the planner what became of its trees."""
-        if grown:
+        grown = [one for one in grown if one.part.sequence.rows in (None, 1)]
+        # Texts that must not be guessed take rows beside others; alone they teach nothing.
+        if any(one.part.sequence.rows is None for one in grown):
             self.planner.observe(
                 Outcome(
                     asked,
@@ -272,4 +243,6 @@ class Decoder:
             statistics.draft_seconds += draft
             statistics.verify_seconds += verify
             statistics.decode_seconds += total
-        return Step(sequence, one.tokens, one.sources, tree, total)
+        return Step(
+            sequence, one.tokens, one.sources, tree, total, len(one.part.rows), one.path, one.logprobs
+        )

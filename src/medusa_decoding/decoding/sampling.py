@@ -10,7 +10,7 @@ from math import isfinite
 
 import numpy as np
 
-from medusa_decoding.decoding.tree import FloatArray, IntArray
+from medusa_decoding.decoding.tree import BoolArray, FloatArray, IntArray
 
 
 @dataclass(frozen=True)
@@ -113,14 +113,20 @@ def uniform(seed: int, choice: int, index: int) -> float:
 
 
 def distribution(
-    logits: FloatArray, parameters: SamplingParameters, prompt: Sequence[int], text: Sequence[int]
+    logits: FloatArray,
+    parameters: SamplingParameters,
+    prompt: Sequence[int],
+    text: Sequence[int],
+    allowed: BoolArray | None = None,
 ) -> Distribution:
     """The processed distribution after `prompt` and `text`.
 
-    In order: penalties and bias, temperature, top-k, top-p, min-p. At temperature 0 all mass lies on the
-    argmax.
+    In order: penalties and bias, mask, temperature, top-k, top-p, min-p. At temperature 0 all mass lies on
+    the argmax. allowed: (vocabulary,) false where a token has no probability; true at least once.
     """
     scores = adjusted(logits, parameters, prompt, text) if parameters.changes_logits else logits
+    if allowed is not None:
+        scores = np.where(allowed, scores, -np.inf)
     if parameters.temperature == 0:
         return Distribution(np.array([np.argmax(scores)], np.int64), np.ones(1))
     # A temperature near 0 may overflow to -inf for all but the best, which is its limit.

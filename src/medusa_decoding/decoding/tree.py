@@ -150,7 +150,10 @@ class Tree:
 
     def up_to_depth(self, depth: int) -> Tree:
         """The tree without the nodes deeper than `depth`."""
-        keep = np.flatnonzero(self.depths <= depth)
+        return self.only(np.flatnonzero(self.depths <= depth))
+
+    def only(self, keep: IntArray) -> Tree:
+        """The tree of the nodes `keep`, rising, which holds the root and each node's parent."""
         if len(keep) == len(self):
             return self
         place = np.full(len(self) + 1, -1, np.int64)

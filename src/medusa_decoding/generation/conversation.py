@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence as Seq
 from typing import Any
 
 from medusa_decoding.decoding import Sequence
+from medusa_decoding.decoding.sequence import common_length
 from medusa_decoding.errors import UserError
 from medusa_decoding.generation.medusa import Medusa, Stream
 from medusa_decoding.generation.options import GenerationOptions
@@ -65,7 +65,7 @@ class Conversation:
 
         The prompt's last token is always run again.
         """
-        shared = min(_common(prompt, self._known), len(prompt) - 1)
+        shared = min(common_length(prompt, self._known), len(prompt) - 1)
         if self._handle is not None and shared < len(self._known):
             try:
                 self.medusa.engine.truncate(self._handle, shared)
@@ -81,11 +81,3 @@ class Conversation:
         if self._handle is not None:
             self.medusa.engine.close(self._handle)
         self._handle, self._known = None, []
-
-
-def _common(first: Seq[int], second: Seq[int]) -> int:
-    """Length of the common beginning."""
-    for place, (one, other) in enumerate(zip(first, second, strict=False)):
-        if one != other:
-            return place
-    return min(len(first), len(second))

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Literal, Protocol
 
 from medusa_decoding.decoding import Statistics
-from medusa_decoding.decoding.sequence import Mask
+from medusa_decoding.decoding.logprobs import Logprob as Logprob
+from medusa_decoding.decoding.masking import Mask
 from medusa_decoding.generation.options import GenerationOptions
 
 Speculation = Literal["auto", "off"] | int
@@ -31,17 +32,6 @@ class Job:
     logprobs: int | None = None
     mask: Mask | None = None
     trees: bool = False
-
-
-@dataclass(frozen=True)
-class Logprob:
-    """Natural log-probabilities of the base model's own logits, before temperature, penalties and masks.
-
-    top: token ids with theirs, likeliest first.
-    """
-
-    value: float
-    top: tuple[tuple[int, float], ...] = ()
 
 
 @dataclass(frozen=True)
