@@ -72,6 +72,15 @@ class ToyEngine:
     def close(self, sequence: int) -> None:
         del self.texts[sequence]
 
+    def fork(self, sequence: int, length: int) -> int:
+        handle = self.open()
+        assert 0 <= length <= len(self.texts[sequence])
+        self.texts[handle] = self.texts[sequence][:length]
+        return handle
+
+    def kv_bytes(self, lengths: Sequence[int]) -> int:
+        return sum(lengths)
+
     def truncate(self, sequence: int, length: int) -> None:
         assert 0 <= length <= len(self.texts[sequence])
         del self.texts[sequence][length:]

@@ -260,3 +260,32 @@ def test_other_precisions_run(name: str, dtype: torch.dtype) -> None:
         tree = trees[handle]
         logits, _ = plain(model, passes.texts[handle] + tree.tokens[tree.path(node)].tolist())
         assert np.abs(verified.logits(row) - logits[-1].double().numpy()).max() < passes.tolerance
+
+
+@pytest.mark.parametrize("name", ["llama", "gemma3"])
+@pytest.mark.parametrize("length", [0, 1, 5, 9])
+def test_a_fork_has_what_was_and_nothing_that_comes(name: str, length: int) -> None:
+    passes = passes_of(model_of(name))
+    tokens = [1, 2, 3, 4, 5, 6, 7, 8, 9]
+    first, beside = passes.open(), passes.open()
+    for handle in (first, beside):
+        passes.verify({handle: chain(tokens)})
+        passes.commit({handle: chain(tokens)}, {handle: 8})
+    fork = passes.engine.fork(first, length)
+    passes.texts[fork] = tokens[:length]
+    for handle, more in ((fork, [3, 1, 4]), (first, [2, 7]), (fork, [5]), (beside, [1])):
+        passes.verify({handle: chain(more)})
+        passes.commit({handle: chain(more)}, {handle: len(more) - 1})
+    passes.engine.close(first)
+    passes.verify({fork: chain([6]), beside: chain([8])})
+
+
+def test_slots_have_the_longest_ones_room() -> None:
+    engine = passes_of(model_of("llama")).engine
+    assert engine.kv_bytes([]) == 0
+    assert engine.kv_bytes([1]) == engine.kv_bytes([256]) == engine.kv_bytes([257]) // 2
+    assert engine.kv_bytes([1, 300, 2]) == 3 * engine.kv_bytes([300])
+    handle = engine.open()
+    engine.forward(as_rows(handle, np.array([1]), 0, np.array([-1]), np.array([0]), np.array([True])))
+    layers = engine._cache.layers
+    assert engine.kv_bytes([1]) == sum(layer.keys.nbytes + layer.values.nbytes for layer in layers)

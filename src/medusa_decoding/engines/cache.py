@@ -84,6 +84,16 @@ class SlotLayer(CacheLayerMixin):
             for store in (self.keys, self.values):
                 store[slot, :, base : base + len(kept)] = store[slot, :, base + kept]
 
+    def copy(self, slot: int, to: int, length: int) -> None:
+        """Copy a slot's first `length` tokens to another one's place."""
+        if not length:
+            return
+        self.slots = max(self.slots, to + 1)
+        self.keys = _grown(self.keys, self.slots, self.capacity)
+        self.values = _grown(self.values, self.slots, self.capacity)
+        for store in (self.keys, self.values):
+            store[to, :, :length] = store[slot, :, :length]
+
     def get_seq_length(self) -> int:
         """Committed tokens of the longest sequence in the pass."""
         return 0 if self.placement is None else self.placement.length - self.placement.rows
@@ -108,8 +118,7 @@ class SlotCache(Cache):
         for layer in self.layers:
             layer.placement = placement
             layer.slots = max(layer.slots, slots)
-            while layer.capacity < placement.length:
-                layer.capacity = max(SMALLEST_CAPACITY, 2 * layer.capacity)
+            layer.capacity = capacity_for(placement.length, layer.capacity)
 
     def keep(self, slot: int, base: int, kept: IntArray) -> None:
         """Keep rows `kept` (rising, counted from the first of the slot's rows) of the last pass."""
@@ -118,6 +127,20 @@ class SlotCache(Cache):
         for layer in self.layers:
             rows = torch.as_tensor(kept, device=layer.device if layer.is_initialized else None)
             layer.move(slot, base, rows)
+
+
+def capacity_for(length: int, capacity: int = 0) -> int:
+    """Positions that slots of this capacity have after making room for `length`."""
+    while capacity < length:
+        capacity = max(SMALLEST_CAPACITY, 2 * capacity)
+    return capacity
+
+
+def position_bytes(config: Any, dtype: torch.dtype) -> int:
+    """Bytes of one position's keys and values in all layers, by a text model's config."""
+    heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+    size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    return int(config.num_hidden_layers) * 2 * int(heads) * int(size) * dtype.itemsize
 
 
 def _grown(store: torch.Tensor, slots: int, capacity: int) -> torch.Tensor:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import inspect
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -17,6 +18,7 @@ from transformers import DynamicCache
 
 from medusa_decoding.decoding.protocols import Rows
 from medusa_decoding.decoding.tree import FloatArray, IntArray
+from medusa_decoding.engines.cache import position_bytes
 from medusa_decoding.engines.support import logit_tolerance
 from medusa_decoding.errors import UserError
 
@@ -91,6 +93,11 @@ class PlainEngine:
     def close(self, sequence: int) -> None:
         """Drop the sequence's state."""
         del self._texts[sequence]
+
+    def kv_bytes(self, lengths: Sequence[int]) -> int:
+        """Bytes that sequences of these lengths take at most: as if all layers were attention."""
+        dtype = self.model.get_input_embeddings().weight.dtype
+        return sum(lengths) * position_bytes(self.model.config.get_text_config(), dtype)
 
     def truncate(self, sequence: int, length: int) -> None:
         """Only to nothing: a recurrent state cannot be stepped back. Raises UserError otherwise."""

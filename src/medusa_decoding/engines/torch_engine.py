@@ -10,7 +10,7 @@ shape: exact in practice in float64 and, but for near-ties, in float32 (docs/exa
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -20,7 +20,7 @@ import torch
 
 from medusa_decoding.decoding.protocols import Rows
 from medusa_decoding.decoding.tree import BoolArray, FloatArray, IntArray
-from medusa_decoding.engines.cache import Placement, SlotCache
+from medusa_decoding.engines.cache import Placement, SlotCache, capacity_for, position_bytes
 from medusa_decoding.engines.masks import BatchShape, build_masks
 from medusa_decoding.engines.support import Support, inspect_model
 
@@ -119,6 +119,23 @@ class TorchEngine:
     def close(self, sequence: int) -> None:
         """End a sequence; its slot is free for the next."""
         del self._slots[sequence]
+
+    @torch.inference_mode()
+    def fork(self, sequence: int, length: int) -> int:
+        """Begin a sequence with a copy of the first `length` committed tokens of another."""
+        source = self._slots[sequence]
+        assert 0 <= length <= source.length
+        handle = self.open()
+        slot = self._slots[handle]
+        for layer in self._cache.layers:
+            layer.copy(source.index, slot.index, length)
+        slot.length = length
+        return handle
+
+    def kv_bytes(self, lengths: Sequence[int]) -> int:
+        """Bytes that keys and values of sequences of these lengths take: each has the longest one's room."""
+        room = capacity_for(max(lengths, default=0))
+        return len(lengths) * room * position_bytes(self.model.config.get_text_config(), self.dtype)
 
     def truncate(self, sequence: int, length: int) -> None:
         """Forget all but the first `length` committed tokens."""

@@ -190,13 +190,21 @@ class Medusa:
 
     def write(self, sequence: Sequence, options: GenerationOptions, *, speculative: bool = True) -> Stream:
         """Stream the text of a sequence of which only the prompt (and perhaps an engine's handle) is set."""
+        assembler = self.prepare(sequence, options)
+        return Stream(self, sequence, assembler, self.decoder(speculative))
+
+    def prepare(self, sequence: Sequence, options: GenerationOptions) -> TextAssembler:
+        """Set what `options` ask of a sequence of which only the prompt is set; returns what makes its text.
+
+        Raises UserError for a prompt that is empty, too long or holds no token ids of this model.
+        """
         self._check(sequence.prompt, options)
         assembler = TextAssembler(self.tokenizer.stream(), options.stop)
         sequence.sampling = options.sampling
         sequence.max_tokens = min(options.max_tokens, self.context_length - len(sequence.prompt))
         sequence.stop_ids = frozenset() if options.ignore_eos else self.tokenizer.eos_ids
         sequence.halt = assembler.push
-        return Stream(self, sequence, assembler, self.decoder(speculative))
+        return assembler
 
     def decoder(self, speculative: bool = True) -> Decoder:
         """The loop over this model, with guesses or without."""

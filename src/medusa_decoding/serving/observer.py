@@ -24,8 +24,8 @@ class Progress:
 
 
 class Observer(Protocol):
-    """Is told of each text (a request's choice) in the order queued, started, first_token, ended; of these the
-    last always comes, exactly once.
+    """Is told of each text (a request's choice) in the order queued, started, first_token, ended; of these
+    the first and the last always come, exactly once.
 
     Methods return at once, raise nothing and may be called from any thread.
     """

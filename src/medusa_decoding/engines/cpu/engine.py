@@ -7,7 +7,7 @@ piece of a prompt, with any number of threads (docs/cpu-engine.md says why).
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 import numpy as np
@@ -21,6 +21,9 @@ from medusa_decoding.engines.cpu.shape import LlamaShape
 
 KvCache = Literal["fp32", "fp16"]
 """What keys and values are kept as."""
+
+PAGE = 64
+"""Positions whose keys and values are kept together (native/cache.h)."""
 
 
 def default_threads() -> int:
@@ -98,6 +101,14 @@ class CpuEngine:
     def read_bandwidth(self) -> float:
         """GB/s at which this machine reads the weights just now: one pass over all of them."""
         return self.weight_bytes / self.model.read_weights() / 1e9
+
+    def kv_bytes(self, lengths: Sequence[int]) -> int:
+        """Bytes that keys and values of sequences of these lengths take, if they share nothing."""
+        shape = self.shape
+        page = (
+            shape.layers * 2 * shape.kv_heads * shape.head_dim * PAGE * (2 if self.kv_cache == "fp16" else 4)
+        )
+        return sum(-(-length // PAGE) for length in lengths) * page
 
     def open(self) -> int:
         """Begin a sequence without tokens."""
