@@ -4,10 +4,11 @@
     python benchmarks/serving_load.py MODEL --url http://127.0.0.1:8000 [--api-key KEY]
 
 Each client streams one answer after the other, to prompts and settings drawn at random (system prompts
-shared, chats that go on, greedy and sampled, long and short), and hangs up in the middle of some. Afterwards
-requests whose answers came to their end are run alone, plainly, in this process, and the texts are compared; the
-scheduler's counts must be at zero, its sequences closed, and the memory of the process (with --url that of
---pid, if given) within 5 % of what it was after a quarter of the time. Exits with 1 where one of these fails.
+shared, chats that go on, greedy and sampled, long and short), and hangs up in the middle of some.
+Afterwards requests whose answers came to their end are run alone, plainly, in this process, and the
+texts are compared; the scheduler's counts must be at zero, its sequences closed, and the memory of the
+process (with --url that of --pid, if given) within 5 % of what it was after a quarter of the time. Exits
+with 1 where one of these fails.
 
 With --url the clients speak HTTP to a server of the same model (`medusa serve`), and MODEL is loaded here for
 the comparison alone.

@@ -281,11 +281,31 @@ def test_a_fork_has_what_was_and_nothing_that_comes(name: str, length: int) -> N
 
 
 def test_slots_have_the_longest_ones_room() -> None:
-    engine = passes_of(model_of("llama")).engine
+    # Longer than this model was made for, which its engine does not mind.
+    engine = passes_of(model_of("llama"), context_length=600).engine
     assert engine.kv_bytes([]) == 0
     assert engine.kv_bytes([1]) == engine.kv_bytes([256]) == engine.kv_bytes([257]) // 2
     assert engine.kv_bytes([1, 300, 2]) == 3 * engine.kv_bytes([300])
     handle = engine.open()
     engine.forward(as_rows(handle, np.array([1]), 0, np.array([-1]), np.array([0]), np.array([True])))
-    layers = engine._cache.layers
-    assert engine.kv_bytes([1]) == sum(layer.keys.nbytes + layer.values.nbytes for layer in layers)
+    assert engine.kv_bytes([1]) == held(engine)
+    other = engine.open()
+    for place, size in ((0, 300), (300, 1)):
+        depths = np.arange(size)
+        engine.forward(as_rows(other, depths % 7, place, depths - 1, depths, depths < 0))
+        engine.commit(depths)
+    # What has grown stays while a sequence is open.
+    assert engine.kv_bytes([1]) == engine.kv_bytes([500, 500]) == held(engine) > 0
+    engine.close(other)
+    assert engine.kv_bytes([1]) == held(engine) > 0
+    engine.close(handle)
+    assert engine.kv_bytes([]) == held(engine) == 0
+    handle = engine.open()
+    engine.forward(as_rows(handle, np.array([1]), 0, np.array([-1]), np.array([0]), np.array([True])))
+    assert engine.kv_bytes([1]) == held(engine) > 0
+
+
+def held(engine: TorchEngine) -> int:
+    """Bytes of all keys and values."""
+    layers = [layer for layer in engine._cache.layers if layer.is_initialized]
+    return sum(layer.keys.nbytes + layer.values.nbytes for layer in layers)

@@ -84,6 +84,12 @@ class SlotLayer(CacheLayerMixin):
             for store in (self.keys, self.values):
                 store[slot, :, base : base + len(kept)] = store[slot, :, base + kept]
 
+    def clear(self) -> None:
+        """Forget all slots and give their memory back."""
+        self.slots = self.capacity = 0
+        if self.is_initialized:
+            self.lazy_initialization(self.keys, self.values)
+
     def copy(self, slot: int, to: int, length: int) -> None:
         """Copy a slot's first `length` tokens to another one's place."""
         if not length:
@@ -119,6 +125,16 @@ class SlotCache(Cache):
             layer.placement = placement
             layer.slots = max(layer.slots, slots)
             layer.capacity = capacity_for(placement.length, layer.capacity)
+
+    @property
+    def room(self) -> tuple[int, int]:
+        """Slots, and positions of each, that there is memory for."""
+        return self.layers[0].slots, self.layers[0].capacity
+
+    def clear(self) -> None:
+        """Forget all slots and give their memory back."""
+        for layer in self.layers:
+            layer.clear()
 
     def keep(self, slot: int, base: int, kept: IntArray) -> None:
         """Keep rows `kept` (rising, counted from the first of the slot's rows) of the last pass."""

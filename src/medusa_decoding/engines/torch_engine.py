@@ -117,8 +117,10 @@ class TorchEngine:
         return self._handles
 
     def close(self, sequence: int) -> None:
-        """End a sequence; its slot is free for the next."""
+        """End a sequence; its slot is free for the next. After the last one all memory is given back."""
         del self._slots[sequence]
+        if not self._slots:
+            self._cache.clear()
 
     @torch.inference_mode()
     def fork(self, sequence: int, length: int) -> int:
@@ -133,9 +135,13 @@ class TorchEngine:
         return handle
 
     def kv_bytes(self, lengths: Sequence[int]) -> int:
-        """Bytes that keys and values of sequences of these lengths take: each has the longest one's room."""
-        room = capacity_for(max(lengths, default=0))
-        return len(lengths) * room * position_bytes(self.model.config.get_text_config(), self.dtype)
+        """Bytes that keys and values of sequences of these lengths take: each has the longest one's room.
+
+        Slots and room that are there already stay as long as any sequence is open.
+        """
+        slots, room = self._cache.room
+        cells = max(slots, len(lengths)) * capacity_for(max(lengths, default=0), room)
+        return cells * position_bytes(self.model.config.get_text_config(), self.dtype)
 
     def truncate(self, sequence: int, length: int) -> None:
         """Forget all but the first `length` committed tokens."""
