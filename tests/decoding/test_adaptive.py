@@ -293,3 +293,10 @@ def test_lookup_pays_where_a_text_repeats_itself() -> None:
         rows = [len(step.tree) for step in decoder.decode([text]) if step.tree is not None]
         took = sum(cost.step(count, CONTEXT) for count in rows)
         assert cost.step(1, CONTEXT) * text.statistics.tokens / took > 3
+
+
+def test_no_guesses_are_asked_for_where_roots_fill_the_step() -> None:
+    planner = AdaptivePlanner(FREE, limit=3)
+    assert [planner.drafts(count) for count in (1, 2, 3, 4)] == [True, True, False, False]
+    assert grown(planner, EXAMPLE, EXAMPLE, EXAMPLE) == [1, 1, 1]
+    assert sum(grown(planner, EXAMPLE, EXAMPLE)) == 3

@@ -60,8 +60,8 @@ class AdaptivePlanner(Planner):
         return max(1.0, self._brought / self._took)
 
     def drafts(self, count: int) -> bool:
-        """False during a pause."""
-        return self._pause == 0
+        """False during a pause, and where the roots alone fill a step."""
+        return self._pause == 0 and count < self.limit
 
     def grow(
         self,
