@@ -74,7 +74,11 @@ def spread(verb: Verb) -> Verb:
 
 def _with_parameters(call: Verb, verb: Verb, parameters: Sequence[inspect.Parameter]) -> Verb:
     """`call` with the name and help of `verb`, and with `parameters`, as keywords, for typer to see."""
-    parameters = [one.replace(kind=inspect.Parameter.KEYWORD_ONLY) for one in parameters]
+    # `**fields` stays what it is, for `options_of` to fill.
+    parameters = [
+        one if one.kind is inspect.Parameter.VAR_KEYWORD else one.replace(kind=inspect.Parameter.KEYWORD_ONLY)
+        for one in parameters
+    ]
     call.__name__, call.__doc__ = verb.__name__, verb.__doc__
     call.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     call.__annotations__ = {one.name: one.annotation for one in parameters}
