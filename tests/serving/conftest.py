@@ -9,9 +9,6 @@ from dataclasses import dataclass
 
 import httpx
 import pytest
-
-pytest.importorskip("fastapi")
-
 from openai import OpenAI
 
 from medusa_decoding.models import Tokenizer

@@ -105,8 +105,11 @@ class Grammars:
         from llguidance import LLMatcher
 
         matcher = LLMatcher(self._vocabulary, grammar, log_level=0)
-        if matcher.is_error():
-            message = f"{param} has a schema that is not supported: {_reason(matcher.get_error())}"
+        # A schema that only refers to itself is found out when it is asked for the first token.
+        probe = matcher.deep_copy()
+        probe.compute_bitmask()
+        if probe.is_error():
+            message = f"{param} has a schema that is not supported: {_reason(probe.get_error())}"
             raise ApiError(400, message, param=param, code="unsupported_schema")
         size, ends = self._served.vocabulary_size, sorted(self._served.tokenizer.eos_ids)
         return lambda: GrammarMask(matcher.deep_copy(), size, ends)

@@ -104,6 +104,8 @@ class Request(Wire):
     @classmethod
     def _is_text(cls, data: Any) -> Any:
         """JSON can write halves of characters, and levels without end."""
+        if not isinstance(data, dict):
+            return data
         try:
             json.dumps(data, ensure_ascii=False).encode()
         except UnicodeEncodeError:
