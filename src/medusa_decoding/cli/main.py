@@ -13,7 +13,19 @@ from typing import Annotated
 
 import typer
 
-from medusa_decoding.cli import bench, chat, demo, distill, generate, profile, pull, recipe, train, tune
+from medusa_decoding.cli import (
+    bench,
+    chat,
+    demo,
+    distill,
+    generate,
+    profile,
+    pull,
+    recipe,
+    serve,
+    train,
+    tune,
+)
 from medusa_decoding.cli.terminal import prepare_streams, quiet_libraries, show_warnings_in_one_line
 from medusa_decoding.errors import UserError
 from medusa_decoding.training.processes import complains_first
@@ -63,6 +75,7 @@ for verb in (
     demo.demo,
     generate.generate,
     chat.chat,
+    serve.serve,
     pull.pull,
     distill.distill,
     train.train,

@@ -2,31 +2,26 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 
 from medusa_decoding.errors import UserError
+from medusa_decoding.serving.settings import SchedulerSettings
 
 
-class ServeConfig(BaseModel):
-    """Where and to whom a model is served, and within which bounds.
+class ServeConfig(SchedulerSettings):
+    """Where and to whom a model is served, and within which bounds; the scheduler's are `SchedulerSettings`.
 
     host, port: 0 takes a free port. api_key: every route but /health needs it. name: by which requests ask
-    for the model. max_sequences: texts written at a time. max_queue: texts that may wait. context: most
-    tokens of prompt and text together; the model's own by default. max_body: bytes of a request.
-    drain_seconds: how long running texts may go on when the server is told to stop.
+    for the model. max_body: bytes of a request. drain_seconds: how long running texts may go on when the
+    server is told to stop.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
     host: str = "127.0.0.1"
-    port: int = Field(8000, ge=0, le=65535)
-    api_key: str | None = Field(None, min_length=1)
-    name: str | None = Field(None, min_length=1)
-    max_sequences: int = Field(8, ge=1, le=1024)
-    max_queue: int = Field(64, ge=0)
-    context: int | None = Field(None, ge=2)
-    max_body: int = Field(4 * 2**20, ge=1024)
-    drain_seconds: int = Field(60, ge=0)
+    port: int = Field(default=8000, ge=0, le=65535)
+    api_key: str | None = Field(default=None, min_length=1)
+    name: str | None = Field(default=None, min_length=1)
+    max_body: int = Field(default=4 * 2**20, ge=1024)
+    drain_seconds: int = Field(default=60, ge=0)
 
     @classmethod
     def of(cls, **fields: object) -> ServeConfig:

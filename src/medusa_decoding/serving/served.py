@@ -38,19 +38,14 @@ class Served:
     created: int = field(default_factory=lambda: int(time.time()))
 
     @classmethod
-    def of(cls, medusa: Medusa, name: str | None = None, context: int | None = None) -> Served:
-        """What is served of a loaded model; raises UserError where the context is longer than the model's."""
-        longest = medusa.context_length
-        if context is not None and context > longest:
-            raise UserError(
-                f"--context {context} is more than the model's {longest} tokens: give at most that"
-            )
+    def of(cls, medusa: Medusa, context: int, name: str | None = None) -> Served:
+        """What is served of a loaded model."""
         return cls(
             # A path is nobody's business outside.
             name or PurePath(medusa.name).name,
             medusa.tokenizer,
             medusa.engine.vocabulary_size,
-            context or longest,
+            context,
             0 if medusa.heads is None else medusa.heads.config.num_heads,
             medusa.lookup is not None,
             not medusa.drafts or medusa.acceptance is None or medusa.acceptance.lossless,

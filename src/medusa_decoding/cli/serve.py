@@ -1,0 +1,66 @@
+"""`medusa serve`: a model behind the OpenAI API."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any
+
+from medusa_decoding.cli import options as take
+from medusa_decoding.cli.fields import options_of, spread
+from medusa_decoding.cli.loading import load_medusa
+from medusa_decoding.cli.terminal import note
+from medusa_decoding.errors import UserError
+from medusa_decoding.serving.config import ServeConfig
+
+if TYPE_CHECKING:
+    from types import ModuleType
+
+    from medusa_decoding.generation import Medusa
+
+KEY_VARIABLE = "MEDUSA_API_KEY"
+HELPS = {
+    "host": "Address to listen on; 0.0.0.0 lets other machines in.",
+    "port": "Port to listen on; 0 takes a free one.",
+    "api_key": f"Every route but /health then needs this key; {KEY_VARIABLE} in the environment does as well,"
+    " and no list of processes shows it.",
+    "name": "By which requests ask for the model. Default: MODEL without its folders.",
+    "max_sequences": "Texts that are written at once; others wait.",
+    "max_queue": "Texts that may wait; more are told to come back later.",
+    "context": "Most tokens of prompt and text together. Default: the model's.",
+    "kv_memory": "GB for keys and values. Default: half of what is free.",
+    "prefix_tokens": "Tokens of finished texts that are kept for prompts that begin the same; 0 keeps none.",
+    "prefill_rows": "Tokens of all prompts that are read in one step; more delay the texts being written.",
+    "max_body": "Most bytes of a request.",
+    "drain_seconds": "How long running texts may go on when the server is told to stop.",
+}
+
+
+@options_of(ServeConfig, HELPS)
+@spread
+def serve(*, model: take.Model, no_heads: take.NoHeads = False, loading: take.Loading, **fields: Any) -> None:
+    """Serve a model to many users at once: OpenAI's API, metrics, and a page to chat on.
+
+    SIGTERM and Ctrl-C let running texts end first; Ctrl-C once more does not.
+    """
+    key = os.environ.get(KEY_VARIABLE)
+    config = ServeConfig.of(**{**({"api_key": key} if key else {}), **fields})
+    server = _server()
+    with server.listen(config) as listener:
+        medusa = load_medusa(model, loading, no_heads=no_heads)
+        url = server.address(listener)
+        server.serve(medusa, config, listener, lambda: note(_greeting(medusa, url, config)))
+
+
+def _server() -> ModuleType:
+    try:
+        from medusa_decoding.serving import run
+    except ImportError as error:
+        missing = (error.name or "a package").partition(".")[0]
+        way_out = "pip install 'medusa-decoding[serve]'"
+        raise UserError(f"serving needs {missing}, which is not installed: {way_out}") from None
+    return run
+
+
+def _greeting(medusa: Medusa, url: str, config: ServeConfig) -> str:
+    key = " (with the API key)" if config.api_key is not None else ""
+    return f"{medusa.name}, {medusa.drafting}: the page at {url}/, the API at {url}/v1{key}. Ctrl-C ends it."
