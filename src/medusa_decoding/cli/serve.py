@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from medusa_decoding.cli import options as take
@@ -13,10 +14,9 @@ from medusa_decoding.errors import UserError
 from medusa_decoding.serving.config import ServeConfig
 
 if TYPE_CHECKING:
-    from types import ModuleType
-
     from medusa_decoding.generation import Medusa
 
+PACKAGES = ("fastapi", "uvicorn", "prometheus_client", "llguidance")
 KEY_VARIABLE = "MEDUSA_API_KEY"
 HELPS = {
     "host": "Address to listen on; 0.0.0.0 lets other machines in.",
@@ -42,23 +42,23 @@ def serve(*, model: take.Model, no_heads: take.NoHeads = False, loading: take.Lo
 
     SIGTERM and Ctrl-C let running texts end first; Ctrl-C once more does not.
     """
+    _check_installed()
+    from medusa_decoding.serving.process import address, listen
+    from medusa_decoding.serving.run import serve as run
+
     key = os.environ.get(KEY_VARIABLE)
     config = ServeConfig.of(**{**({"api_key": key} if key else {}), **fields})
-    server = _server()
-    with server.listen(config) as listener:
+    with listen(config) as listener:
         medusa = load_medusa(model, loading, no_heads=no_heads)
-        url = server.address(listener)
-        server.serve(medusa, config, listener, lambda: note(_greeting(medusa, url, config)))
+        greeting = _greeting(medusa, address(listener), config)
+        run(medusa, config, listener, lambda: note(greeting))
 
 
-def _server() -> ModuleType:
-    try:
-        from medusa_decoding.serving import run
-    except ImportError as error:
-        missing = (error.name or "a package").partition(".")[0]
-        way_out = "pip install 'medusa-decoding[serve]'"
-        raise UserError(f"serving needs {missing}, which is not installed: {way_out}") from None
-    return run
+def _check_installed() -> None:
+    """Raises UserError where the packages are missing that only a server needs."""
+    missing = [package for package in PACKAGES if find_spec(package) is None]
+    if missing:
+        raise UserError(f"serving needs {', '.join(missing)}: pip install 'medusa-decoding[serve]'")
 
 
 def _greeting(medusa: Medusa, url: str, config: ServeConfig) -> str:
