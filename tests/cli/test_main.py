@@ -14,7 +14,19 @@ from medusa_decoding.cli import main
 from medusa_decoding.cli.main import app
 from tests.cli.conftest import Command
 
-VERBS = ("demo", "generate", "chat", "pull", "distill", "train", "recipe", "tune", "bench", "profile")
+VERBS = (
+    "demo",
+    "generate",
+    "chat",
+    "serve",
+    "pull",
+    "distill",
+    "train",
+    "recipe",
+    "tune",
+    "bench",
+    "profile",
+)
 COMMAND = [sys.executable, "-c", "from medusa_decoding.cli.main import main; main()"]
 
 
