@@ -24,7 +24,7 @@ BELOW: dict[str, set[str]] = {
     "generation": {"decoding", "engines", "heads", "models", "tuning"},
     "distill": {"decoding", "engines", "heads", "models", "generation"},
     "training": {"decoding", "engines", "heads", "models", "generation", "distill", "tuning"},
-    "bench": {"decoding", "engines", "heads", "models", "generation"},
+    "bench": {"decoding", "engines", "heads", "models", "generation", "distill"},
     "serving": {"decoding", "engines", "heads", "models", "generation", "tuning"},
     "cli": {
         "decoding",

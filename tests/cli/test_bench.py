@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.cli.conftest import Command
+from tests.serving.stand_in import Token, medusa_reply, one_by_one, serving
 
 LINES = [
     {"question_id": 1, "category": "qa", "turns": ["Hi", "Why"]},
@@ -68,3 +69,42 @@ def test_a_report_that_cannot_be_written_is_refused_before_anything_is_measured(
     ended = medusa("bench", "no such model", "--suite", suite, "--json", out)
     assert ended.status == 2
     assert f"cannot be written to {out}" in ended.error
+
+
+def test_a_server_is_measured(medusa: Command, suite: Path, tmp_path: Path) -> None:
+    steps: list[list[Token]] = [[("a", 0)], [(" b", 1), (" c", 0)]]
+
+    def reply(body: dict[str, object]) -> list[dict[str, object]]:
+        return medusa_reply(one_by_one(steps) if body["speculative"] == "off" else steps)
+
+    out = tmp_path / "report.json"
+    with serving(reply) as server:
+        flags = ("--suite", suite, "--concurrency", "1,2", "--max-tokens", 5, "--json", out)
+        ended = medusa("bench", "--server", server.url, *flags)
+        assert server.requests[-1]["max_tokens"] == 5
+    assert (ended.status, ended.error) == (0, f"report: {out}\n")
+    report = json.loads(out.read_text())
+    assert [one["concurrency"] for one in report["runs"]] == [1, 2]
+    assert report["model"] == "tiny"
+    assert "TTFT" in ended.output and "medusa" in ended.output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((), "give a MODEL or a --server"),
+        (("smollm2", "--rate", 2), "--rate is how a server is put under load"),
+        (("--server", "http://localhost:1", "--heads", "x"), "--heads is the server's own"),
+        (("--server", "http://localhost:1", "--load-in-4bit"), "--load-in-4bit is the server's own"),
+        (("--server", "localhost"), "'server' cannot be 'localhost'"),
+        (("--server", "http://localhost:1", "--rate", 1, "--concurrency", 2), "give one"),
+        (("--server", "http://127.0.0.1:9"), "or give MODEL"),
+    ],
+)
+def test_flags_that_do_not_go_together(
+    medusa: Command, suite: Path, arguments: tuple[object, ...], message: str
+) -> None:
+    ended = medusa("bench", *arguments, "--suite", suite)
+    assert ended.status == 2
+    assert message in ended.error
+    assert ended.error.count("\n") == 1

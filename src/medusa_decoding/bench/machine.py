@@ -8,24 +8,31 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 
-import torch
-
 
 def describe_machine(device: str = "cpu") -> dict[str, str | int | float | None]:
-    """What the `machine` part of a report says.
+    """What the `machine` part of a report says: `describe_host`, and what torch has of it.
 
-    cores: those this process may use; threads: those torch uses; memory_gb: the machine's, in 10^9 bytes.
+    threads: those torch uses.
     """
+    import torch
+
+    return {
+        **describe_host(),
+        "threads": torch.get_num_threads(),
+        "accelerator": torch.cuda.get_device_name(device) if device.startswith("cuda") else None,
+        "torch": torch.__version__,
+        "transformers": version("transformers"),
+    }
+
+
+def describe_host() -> dict[str, str | int | float | None]:
+    """The machine itself. cores: those this process may use; memory_gb: in 10^9 bytes."""
     return {
         "cpu": processor_name(),
         "cores": usable_cores(),
-        "threads": torch.get_num_threads(),
         "memory_gb": memory_gb(),
-        "accelerator": torch.cuda.get_device_name(device) if device.startswith("cuda") else None,
         "os": platform.platform(),
         "python": platform.python_version(),
-        "torch": torch.__version__,
-        "transformers": version("transformers"),
         "medusa_decoding": version("medusa-decoding"),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
     }

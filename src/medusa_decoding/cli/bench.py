@@ -1,15 +1,17 @@
-"""`medusa bench`: measure heads and prompt lookup on a suite of prompts."""
+"""`medusa bench`: measure heads and prompt lookup on a suite of prompts, here or in a server."""
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from errno import EISDIR
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -20,11 +22,51 @@ from medusa_decoding.cli.terminal import note
 from medusa_decoding.errors import UserError
 from medusa_decoding.files import atomic_write
 
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from medusa_decoding.bench.server_config import ServerBenchConfig
+    from medusa_decoding.bench.suite import Question
+
+Json = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Server:
+    """A server that is measured instead of a model, and how it is put under load."""
+
+    server: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL",
+            help="Measure this OpenAI-compatible server; MODEL is its name there, if it has several.",
+        ),
+    ] = None
+    concurrency: Annotated[
+        str | None,
+        typer.Option(
+            metavar="N,N,...",
+            help="Conversations with the server at a time. Default: 1,2,4,8.",
+            show_default=False,
+        ),
+    ] = None
+    rate: Annotated[
+        float | None,
+        typer.Option(
+            metavar="R", help="Instead: conversations begun per second, at random times.", show_default=False
+        ),
+    ] = None
+
 
 @spread
 def bench(
     *,
-    model: take.Model,
+    model: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="MODEL", help="Alias (smollm2), .gguf file, folder or Hub id.", show_default=False
+        ),
+    ] = None,
     suite: Annotated[
         Path, typer.Option(metavar="FILE.jsonl", help="Questions in Spec-Bench's form.", show_default=False)
     ],
@@ -36,21 +78,80 @@ def bench(
     ] = None,
     max_tokens: take.MaxTokens = 128,
     choice: take.Choice,
+    load: Server,
     loading: take.Loading,
 ) -> None:
-    """Measure the heads, and prompt lookup, on a suite of prompts.
+    """Measure the heads, and prompt lookup, on a suite of prompts; or a server under load.
 
     Each prompt is decoded plainly and with guesses, in alternating order; speed and text are compared.
     """
     from medusa_decoding.bench.suite import load_suite, round_robin
-    from medusa_decoding.generation.options import GenerationOptions
 
-    chosen = GenerationOptions.of(None, {**choice.fields(), "max_tokens": max_tokens})
+    fields = {**choice.fields(), "max_tokens": max_tokens}
+    if load.server is not None:
+        config = _server_config(model, load, loading, {**fields, "limit": limit})
+    else:
+        config = None
+        _check_model(model, load)
     questions = round_robin(load_suite(suite), limit)
     if out not in (None, "-"):
         check_writable(Path(str(out)))
+    if config is not None:
+        _publish(*_bench_server(config, suite, questions), out)
+    else:
+        _publish(*_bench_model(str(model), loading, suite, questions, fields, limit), out)
+
+
+def _check_model(model: str | None, load: Server) -> None:
+    if model is None:
+        raise UserError("there is nothing to measure: give a MODEL or a --server")
+    for name in ("concurrency", "rate"):
+        if getattr(load, name) is not None:
+            raise UserError(f"--{name} is how a server is put under load: give its --server, or leave it out")
+
+
+def _server_config(
+    model: str | None, load: Server, loading: take.Loading, fields: dict[str, Any]
+) -> ServerBenchConfig:
+    from medusa_decoding.bench.server_config import ServerBenchConfig
+
+    for field in dataclasses.fields(loading):
+        if getattr(loading, field.name) != field.default:
+            flag = field.name.replace("_", "-")
+            raise UserError(f"--{flag} is the server's own: give it to 'medusa serve', or leave out --server")
+    loads = {name: value for name, value in vars(load).items() if value is not None}
+    return ServerBenchConfig.of(model=model, **loads, **fields)
+
+
+def _bench_server(
+    config: ServerBenchConfig, suite: Path, questions: Sequence[Question]
+) -> tuple[Json, Table]:
+    from medusa_decoding.bench.server import bench_server, loads_of, model_at, variants_at
+    from medusa_decoding.bench.server_report import build_report, table
+    from medusa_decoding.distill.progress import JobProgress
+
+    name = model_at(config)
+    variants = variants_at(config, name, questions[0])
+    turns = sum(len(question.turns) for question in questions)
+    with JobProgress("answers", turns * len(variants) * len(loads_of(config))) as progress:
+        runs = bench_server(config, name, variants, questions, progress.advance)
+    report = build_report(config, name, suite, questions, runs)
+    return report, table(report)
+
+
+def _bench_model(
+    model: str,
+    loading: take.Loading,
+    suite: Path,
+    questions: Sequence[Question],
+    fields: dict[str, Any],
+    limit: int | None,
+) -> tuple[Json, Table]:
+    from medusa_decoding.generation.options import GenerationOptions
+
+    chosen = GenerationOptions.of(None, fields)
     medusa = load_medusa(model, loading)
-    from medusa_decoding.bench.report import build_report
+    from medusa_decoding.bench.report import build_report, table
     from medusa_decoding.bench.run import run_suite
 
     with _progress(sum(len(question.turns) for question in questions)) as advance:
@@ -63,7 +164,8 @@ def bench(
         "quantization": loading.quantization,
         "adapter": loading.adapter,
     }
-    _publish(build_report(medusa, suite, questions, chosen, settings, comparisons, skipped), out)
+    report = build_report(medusa, suite, questions, chosen, settings, comparisons, skipped)
+    return report, table(report)
 
 
 def check_writable(path: Path) -> None:
@@ -80,12 +182,10 @@ def check_writable(path: Path) -> None:
         ) from None
 
 
-def _publish(report: dict[str, Any], out: str | None) -> None:
+def _publish(report: Json, table: Table, out: str | None) -> None:
     from rich.console import Console
 
-    from medusa_decoding.bench.report import table
-
-    Console(stderr=out == "-").print(table(report))
+    Console(stderr=out == "-").print(table)
     text = json.dumps(report, indent=2, ensure_ascii=False) + "\n"
     if out == "-":
         sys.stdout.write(text)

@@ -44,7 +44,7 @@ class Endpoint:
     def __init__(self, config: DistillConfig, model: str) -> None:
         assert config.endpoint is not None
         self._config, self._url, self._model = config, config.endpoint.rstrip("/"), model
-        self._client = httpx.AsyncClient(headers=_headers(), timeout=_timeout(config))
+        self._client = httpx.AsyncClient(headers=authorization(), timeout=_timeout(config))
         self._places = asyncio.Semaphore(config.concurrency)
 
     async def complete(self, asked: JsonObject, seed: int) -> Completion:
@@ -95,19 +95,30 @@ def model_at(config: DistillConfig) -> str:
         return config.endpoint_model
     assert config.endpoint is not None
     url = config.endpoint.rstrip("/")
-    try:
-        response = httpx.get(f"{url}/models", headers=_headers(), timeout=_timeout(config))
-        response.raise_for_status()
-        names = [str(one["id"]) for one in response.json()["data"]]
-    except (httpx.HTTPError, httpx.InvalidURL, ValueError, LookupError, TypeError) as error:
-        raise UserError(
-            f"cannot ask {url} for its models ({error}); check the address (it ends in /v1 mostly)"
-            f" and {KEY_VARIABLE}, or give --endpoint-model"
-        ) from None
+    names = served_models(url, config.request_timeout, "--endpoint-model")
     if len(names) != 1 and config.model not in names:
         listed = ", ".join(names[:10]) or "none"
         raise UserError(f"{url} has the models {listed}; choose one with --endpoint-model")
     return config.model if config.model in names else names[0]
+
+
+def served_models(url: str, timeout: float, option: str) -> list[str]:
+    """The models of the server at `url`. option: how a user names one instead, for the error's message."""
+    try:
+        response = httpx.get(f"{url}/models", headers=authorization(), timeout=timeout)
+        response.raise_for_status()
+        return [str(one["id"]) for one in response.json()["data"]]
+    except (httpx.HTTPError, httpx.InvalidURL, ValueError, LookupError, TypeError) as error:
+        raise UserError(
+            f"cannot ask {url} for its models ({error}); check the address (it ends in /v1 mostly)"
+            f" and {KEY_VARIABLE}, or give {option}"
+        ) from None
+
+
+def authorization() -> dict[str, str]:
+    """The header with the key of the environment, if there is one."""
+    key = os.environ.get(KEY_VARIABLE)
+    return {"Authorization": f"Bearer {key}"} if key else {}
 
 
 def wait_for(attempt: int, asked_for: float) -> float:
@@ -116,11 +127,6 @@ def wait_for(attempt: int, asked_for: float) -> float:
     """
     delay = min(LONGEST_DELAY, FIRST_DELAY * 2 ** (attempt - 1))
     return max(min(asked_for, LONGEST_DELAY), delay * random.uniform(0.5, 1.0))
-
-
-def _headers() -> dict[str, str]:
-    key = os.environ.get(KEY_VARIABLE)
-    return {"Authorization": f"Bearer {key}"} if key else {}
 
 
 def _timeout(config: DistillConfig) -> httpx.Timeout:

@@ -44,7 +44,9 @@ class JobProgress:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._bar.stop()
+        # A bar that never began would leave an empty line.
+        if self._bar.live.is_started:
+            self._bar.stop()
 
     @property
     def seconds(self) -> float:
