@@ -86,7 +86,10 @@ def test_a_server_is_measured(medusa: Command, suite: Path, tmp_path: Path) -> N
     report = json.loads(out.read_text())
     assert [one["concurrency"] for one in report["runs"]] == [1, 2]
     assert report["model"] == "tiny"
-    assert "TTFT" in ended.output and "medusa" in ended.output
+    lines = [line.split() for line in ended.output.splitlines()]
+    assert ["load", "guesses", "tokens/s", "TTFT", "TPOT", "per", "step", "ratio", "same"] in lines
+    (first, second) = (line for line in lines if line[:1] == ["medusa"])
+    assert (first[-1], first[-3], second[-1]) == ("4/4", "2.00", "4/4")
 
 
 @pytest.mark.parametrize(

@@ -104,42 +104,35 @@ def percentile(ordered: Sequence[float], share: int) -> float | None:
 
 
 def table(report: Json) -> Table:
-    """The report for people: a line per level of load and variant."""
+    """The report for people, within 80 columns: a line per level of load and variant."""
     result = Table(
-        title=f"{report['model']} at {report['server']}", title_justify="left", box=box.SIMPLE_HEAD
+        title=f"{report['model']} at {report['server']}",
+        title_justify="left",
+        box=box.SIMPLE_HEAD,
+        collapse_padding=True,
+        pad_edge=False,
     )
     result.add_column("load")
-    result.add_column("speculation")
-    for name in (
-        "answers",
-        "tokens/s",
-        "TTFT p50",
-        "p95",
-        "TPOT p50",
-        "p95",
-        "tokens/step",
-        "ratio",
-        "identical",
-    ):
+    result.add_column("guesses")
+    for name in ("tokens/s", "TTFT", "TPOT", "per step", "ratio", "same"):
         result.add_column(name, justify="right")
     for one in report["runs"]:
-        at_once = one["concurrency"]
-        load = f"{at_once} at a time" if at_once is not None else f"{one['rate']:g} per second"
+        load = f"{one['concurrency']}" if one["rate"] is None else f"{one['rate']:g}/s"
         for number, (name, found) in enumerate(one["variants"].items()):
             result.add_row("" if number else load, name, *_cells(found), *_comparison(one, name))
         result.add_section()
     failed = len(report["failures"])
-    result.caption = "times in milliseconds" + (f"; {failed} requests failed" if failed else "")
+    result.caption = "TTFT, TPOT: p50/p95 in ms; per step: tokens; same: texts with and without guesses"
+    result.caption += f"\n{failed} requests failed" if failed else ""
     result.caption_justify = "left"
     return result
 
 
 def _cells(found: Json) -> tuple[str, ...]:
-    times = (found[kind][f"p{share}"] for kind in ("ttft", "tpot") for share in PERCENTILES)
+    times = (found[kind] for kind in ("ttft", "tpot"))
     return (
-        str(found["requests"]),
         _shown(found["tokens_per_second"], 1),
-        *(_shown(time, 1) for time in times),
+        *("/".join(_shown(time[f"p{share}"], 1) for share in PERCENTILES) for time in times),
         _shown(found["acceleration_rate"], 2),
     )
 
