@@ -37,7 +37,9 @@ class ApiKey:
             )
         )
         # A browser then asks for the key, and sends it with what the page requests, too.
-        response.headers["WWW-Authenticate"] = 'Basic realm="API key as password", Bearer'
+        # In a header of its own: Chromium takes no header that names two schemes.
+        response.headers["WWW-Authenticate"] = 'Basic realm="API key as password"'
+        response.headers.append("WWW-Authenticate", "Bearer")
         await response(scope, receive, send)
 
     def _knows(self, headers: Headers) -> bool:
