@@ -114,7 +114,8 @@ def test_an_open_loop_does_not_wait_for_answers(monkeypatch: pytest.MonkeyPatch)
     sleep = asyncio.sleep
 
     async def noted(seconds: float) -> None:
-        gaps.append(seconds)
+        if seconds != 0.1:  # the stand-in's server keeps time by that
+            gaps.append(seconds)
         await sleep(0)
 
     def reply(body: dict[str, Any]) -> Any:

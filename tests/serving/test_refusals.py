@@ -107,7 +107,7 @@ def test_another_model_is_not_found(http: httpx.Client) -> None:
     ("fields", "code"),
     [({"prompt": ""}, "empty_prompt"), ({"prompt": "x" * 2000}, "context_length_exceeded"),
      ({"prompt": [300]}, "invalid_token"), ({"prompt": []}, "missing_required_parameter"),
-     ({"prompt": ["a"] * 30}, "too_many_choices"), ({"prompt": [[]]}, "invalid_value"),
+     ({"prompt": ["a"] * 161}, "too_many_choices"), ({"prompt": [[]]}, "invalid_value"),
      ({"prompt": "a", "echo": True}, "unsupported_parameter")],
 )  # fmt: skip
 def test_prompts_that_cannot_be_continued_are_refused(http: httpx.Client, fields: dict, code: str) -> None:

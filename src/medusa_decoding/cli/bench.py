@@ -45,7 +45,7 @@ class Server:
     concurrency: Annotated[
         str | None,
         typer.Option(
-            metavar="N,N,...",
+            metavar="N[,N]",
             help="Conversations with the server at a time. Default: 1,2,4,8.",
             show_default=False,
         ),

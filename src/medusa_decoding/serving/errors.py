@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-import os
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -13,9 +11,9 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
+from medusa_decoding.serving.faults import note_fault
 from medusa_decoding.serving.jobs import Draining, Failed, QueueFull
 
-log = logging.getLogger("medusa.serving")
 DRAINING_RETRY_SECONDS = 5
 _NAME_OF_TYPE = re.compile(r"(list|dict|literal|constrained|function-\w+)[\[-]")
 _TYPES = {401: "authentication_error", 404: "not_found_error", 429: "rate_limit_error"}
@@ -56,14 +54,6 @@ def error_response(error: Exception) -> JSONResponse:
         return _response(500, "the engine failed on this request", code="engine_failed")
     note_fault(error)
     return _response(500, "a fault of the server", code="internal_error")
-
-
-def note_fault(error: Exception) -> None:
-    """One line in the log without what was asked; `MEDUSA_TRACEBACK=1` shows where it happened."""
-    shown = error if os.environ.get("MEDUSA_TRACEBACK") else None
-    log.error(
-        "a fault of medusa itself: %s (MEDUSA_TRACEBACK=1 shows where)", type(error).__name__, exc_info=shown
-    )
 
 
 def install(app: FastAPI) -> None:

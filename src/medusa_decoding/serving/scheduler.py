@@ -7,7 +7,6 @@ over what came of it, and begins anew. The event loop never waits for it.
 from __future__ import annotations
 
 import asyncio
-import logging
 import math
 import threading
 import time
@@ -18,13 +17,13 @@ from contextlib import suppress
 from medusa_decoding.errors import UserError
 from medusa_decoding.generation import Medusa
 from medusa_decoding.serving.batch import Batch
+from medusa_decoding.serving.faults import log, note_fault
 from medusa_decoding.serving.jobs import Draining, Failed, Job, QueueFull, Ticket
 from medusa_decoding.serving.observer import NoObserver, Observer
 from medusa_decoding.serving.settings import SchedulerSettings
 from medusa_decoding.serving.text import Text
 from medusa_decoding.serving.tickets import EventTicket, hand_over
 
-LOG = logging.getLogger(__name__)
 LONGEST_RETRY = 60
 """Seconds that a client is asked to wait at most."""
 
@@ -129,7 +128,7 @@ class Scheduler:
                 self._step()
             except Exception as error:
                 # Nobody expects this; those who wait must not wait for ever.
-                LOG.exception("the scheduler failed: %s", type(error).__name__)
+                note_fault(error)
                 self._give_up()
             self._tell_idle()
         self._batch.kept.clear()
@@ -153,7 +152,7 @@ class Scheduler:
             try:
                 admission = self._batch.admit(ticket.text)
             except (UserError, ValueError, MemoryError) as error:
-                LOG.error("a text was refused: %s", type(error).__name__)
+                log.error("a text was refused: %s", type(error).__name__)
                 self._refuse(ticket)
                 continue
             if admission == "full":
