@@ -8,6 +8,7 @@ wait.
 
 from __future__ import annotations
 
+import atexit
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -118,6 +119,8 @@ def joined(device: str) -> Iterator[Processes]:
     with _others_needed():
         state = PartialState(cpu=place == "cpu", timeout=_PATIENCE)
     # They stay joined as long as they run: another training may follow.
+    atexit.unregister(_part)
+    atexit.register(_part)
     yield Processes(place, state.process_index, state.num_processes)
 
 
@@ -168,6 +171,14 @@ def _own_device(device: str) -> str:
     if device == "cpu" or (device == "auto" and not torch.cuda.is_available()):
         return "cpu"
     return str(device_named(f"cuda:{os.environ['LOCAL_RANK']}"))
+
+
+def _part() -> None:
+    """End what joins the processes: a thread of the backend's that outlives Python would abort this one."""
+    import torch.distributed
+
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
 
 
 @contextmanager
