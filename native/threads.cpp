@@ -9,7 +9,7 @@ namespace {
 
 // After these many turns of waiting at a barrier, a tenth of a millisecond, a thread sleeps until the last one arrives:
 // that one waits for a core, perhaps this. (Giving the core away by yielding costs more: whoever gets it keeps it for
-// milliseconds, and a machine with a little other work to do decoded at half its speed.)
+// milliseconds; beside two processes of lowest priority a pass took a third to four fifths longer.)
 constexpr int kPatience = 2000;
 // And after these many without work it sleeps. A step follows the last one within a fraction of a millisecond.
 constexpr int kWakefulness = 60000;
