@@ -16,10 +16,7 @@ from medusa_decoding.decoding.tree import IntArray, Tree
 
 @dataclass(frozen=True)
 class Part:
-    """One sequence's share of a forward pass. tree is None for a piece of the prompt;
-
-    Last tells that the prompt ends with it.
-    """
+    """One sequence's share of a forward pass. tree: None for a piece of a prompt. last: it ends with it."""
 
     sequence: Sequence
     rows: Rows

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Sequence
 from typing import Literal
@@ -11,6 +10,7 @@ from medusa_decoding.decoding import Decoder, Step
 from medusa_decoding.decoding.sequence import common_length
 from medusa_decoding.errors import UserError
 from medusa_decoding.generation import Medusa
+from medusa_decoding.serving.faults import log
 from medusa_decoding.serving.jobs import Event, Failed
 from medusa_decoding.serving.memory import KvMemory
 from medusa_decoding.serving.observer import Ending, Observer
@@ -18,7 +18,6 @@ from medusa_decoding.serving.prefixes import BLOCK, KeptPrefixes
 from medusa_decoding.serving.settings import SchedulerSettings
 from medusa_decoding.serving.text import Text
 
-LOG = logging.getLogger(__name__)
 LEAST_CONTEXT = 2
 """A token to read and one to write."""
 Admission = Literal["begun", "later", "full"]
@@ -84,7 +83,7 @@ class Batch:
         self._tell(steps, passed, texts)
         for text in list(self.running):
             if (error := text.sequence.error) is not None:
-                LOG.error("a text failed: %s", type(error).__name__)
+                log.error("a text failed: %s", type(error).__name__)
                 brought.append((text, [Failed("the engine failed on this text")]))
                 self.end(text, "failed")
             elif text.sequence.finish_reason is not None:
@@ -140,7 +139,7 @@ class Batch:
         try:
             return self._decoder.step(sequences)
         except Exception as error:
-            LOG.warning("a step failed (%s): trying its texts one by one", type(error).__name__)
+            log.warning("a step failed (%s): trying its texts one by one", type(error).__name__)
             failure = error
         steps: list[Step] = []
         for sequence, (committed, tokens) in zip(sequences, before, strict=True):

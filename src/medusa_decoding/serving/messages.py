@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -133,4 +133,4 @@ class NamedTool(Wire):
     function: NamedFunction
 
 
-ToolChoice = Literal["auto", "none", "required"] | Annotated[NamedTool, Field()]
+ToolChoice = Literal["auto", "none", "required"] | NamedTool

@@ -119,8 +119,8 @@ def joined(device: str) -> Iterator[Processes]:
     with _others_needed():
         state = PartialState(cpu=place == "cpu", timeout=_PATIENCE)
     # They stay joined as long as they run: another training may follow.
-    atexit.unregister(_part)
-    atexit.register(_part)
+    atexit.unregister(_leave)
+    atexit.register(_leave)
     yield Processes(place, state.process_index, state.num_processes)
 
 
@@ -173,7 +173,7 @@ def _own_device(device: str) -> str:
     return str(device_named(f"cuda:{os.environ['LOCAL_RANK']}"))
 
 
-def _part() -> None:
+def _leave() -> None:
     """End what joins the processes: a thread of the backend's that outlives Python would abort this one."""
     import torch.distributed
 

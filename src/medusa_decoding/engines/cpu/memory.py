@@ -23,7 +23,8 @@ class Block:
         room = sum(_padded(size, ALIGNMENT) for size in sizes)
         unit = _HUGE if room >= _HUGE else ALIGNMENT
         # NumPy asks the system for huge pages in arrays of 4 MB or more, which a mapped file would not get.
-        memory = np.empty(_padded(room, unit) + max(unit, 2 * _HUGE if unit == _HUGE else 0), np.uint8)
+        # One unit is for the alignment, one more brings every block of huge pages to that size.
+        memory = np.empty(_padded(room, unit) + 2 * unit, np.uint8)
         self._memory, self._place = memory, -memory.ctypes.data % unit
 
     def take(self, size: int) -> NDArray[np.uint8]:
