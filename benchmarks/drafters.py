@@ -112,7 +112,7 @@ def main() -> None:
     report = {
         "machine": describe_machine(),
         "model": chosen.model,
-        "heads_name": medusa.heads_name,
+        "heads_name": Path(medusa.heads_name or "").name,
         "suite": chosen.suite.name,
         "settings": {"limit": chosen.limit, "max_tokens": chosen.max_tokens, "rounds": chosen.rounds},
         "identical": all(

@@ -138,7 +138,7 @@ def main() -> None:
     report = {
         "machine": describe_machine(),
         "model": chosen.model,
-        "heads_name": medusa.heads_name,
+        "heads_name": Path(medusa.heads_name or "").name,
         "engine": engine.description,
         "suite": chosen.suite.name,
         "settings": {
