@@ -7,8 +7,8 @@ Each client streams one answer after the other, to prompts and settings drawn at
 shared, chats that go on, greedy and sampled, long and short), and hangs up in the middle of some.
 Afterwards requests whose answers came to their end are run alone, plainly, in this process, and the
 texts are compared; the scheduler's counts must be at zero, its sequences closed, and the memory of the
-process (with --url that of --pid, if given) within 5 % of what it was after a quarter of the time. Exits
-with 1 where one of these fails.
+process (with --url that of --pid, if given) within 5 % of what it was after --warm-up seconds, in which
+the beginnings that are kept for later prompts fill their place. Exits with 1 where one of these fails.
 
 With --url the clients speak HTTP to a server of the same model (`medusa serve`), and MODEL is loaded here for
 the comparison alone.
@@ -46,7 +46,7 @@ QUESTIONS = (
     "Summarise in one line: " + "The meeting about the garden was moved from Monday to Thursday. " * 12,
 )
 TOLERANCE = 0.05
-"""By how much the memory may have grown after the first quarter."""
+"""By how much the memory may have grown after the warm-up."""
 
 
 @dataclass(frozen=True)
@@ -180,15 +180,15 @@ def resident(pid: int | str) -> int:
 
 
 async def load(way: InProcess | OverHttp, arguments: argparse.Namespace, tally: Tally) -> list[int]:
-    """All clients for the whole time; the process's memory at each quarter of it."""
-    began = time.monotonic()
+    """All clients for the whole time; the process's memory after the warm-up and each quarter of the rest."""
+    began = time.monotonic() + arguments.warm_up
     pid = arguments.pid or "self"
     running = [
         asyncio.ensure_future(client(way, number, began + arguments.seconds, arguments.disconnects, tally))
         for number in range(arguments.clients)
     ]
     memory = []
-    for quarter in range(1, 5):
+    for quarter in range(5):
         await asyncio.sleep(max(0.0, began + quarter * arguments.seconds / 4 - time.monotonic()))
         memory.append(resident(pid))
     await asyncio.gather(*running)
@@ -288,6 +288,7 @@ def main() -> int:
     parser.add_argument("--pid", type=int, help="of the server, if it runs on this machine")
     parser.add_argument("--clients", type=int, default=32)
     parser.add_argument("--seconds", type=float, default=60)
+    parser.add_argument("--warm-up", type=float, default=30, help="seconds before memory is looked at")
     parser.add_argument("--disconnects", type=float, default=0.3, help="share of answers that are left early")
     parser.add_argument("--max-sequences", type=int, default=32)
     parser.add_argument("--check", type=int, default=200, help="the most answers that are run again alone")
@@ -303,11 +304,12 @@ def main() -> int:
     grown = max(memory[1:]) / memory[0] - 1
     found = {
         "clients": arguments.clients,
+        "warm-up seconds": arguments.warm_up,
         "seconds": arguments.seconds,
         "answers": len(tally.answers),
         "hung up": tally.hung_up,
         "sent away": tally.sent_away,
-        "pieces of text per second": round(tally.tokens / arguments.seconds, 1),
+        "pieces of text per second": round(tally.tokens / (arguments.warm_up + arguments.seconds), 1),
         "checked": checked,
         "unequal": unequal,
         "left at the end": left,

@@ -9,15 +9,27 @@ from medusa_decoding.decoding.prefill import shares
 from tests.decoding.toy import ToyEngine, decoded, random_table
 
 
-@given(st.lists(st.integers(0, 40), max_size=8), st.integers(0, 60))
-def test_all_get_the_same_or_all_they_want(wanted: list[int], budget: int) -> None:
-    given_rows = shares(wanted, budget)
-    assert sum(given_rows) == min(budget, sum(wanted))
-    assert all(0 <= rows <= most for rows, most in zip(given_rows, wanted, strict=True))
-    most = max(given_rows, default=0)
-    for place, (rows, want) in enumerate(zip(given_rows, wanted, strict=True)):
-        # Who wanted more has at most one row less than anyone, and that only after those before it.
-        assert rows in (want, most) or (rows == most - 1 and most not in given_rows[place:])
+@given(st.lists(st.integers(0, 40), max_size=8), st.integers(1, 60))
+def test_short_prompts_end_all_others_go_on_alike(wanted: list[int], budget: int) -> None:
+    rows = shares(wanted, budget)
+    assert sum(rows) <= budget and all(0 <= had <= most for had, most in zip(rows, wanted, strict=True))
+    long = [place for place, most in enumerate(wanted) if rows[place] < most]
+    if not long:
+        return
+    assert sum(rows[place] for place in long) >= 1
+    short = [wanted[place] for place in range(len(wanted)) if place not in long and wanted[place]]
+    quarter = max(1, budget // 4)
+    if min(one for one in wanted if one) <= budget - quarter:
+        assert short and max(short) <= min(wanted[place] for place in long)
+        assert sum(rows) == min(budget, sum(short) + quarter) or sum(short) > budget - quarter
+    else:
+        assert sum(rows) == budget
+    # Among those that go on, nobody has more than one row more than another.
+    assert max(rows[place] for place in long) - min(rows[place] for place in long) <= 1
+
+
+def test_a_short_prompt_is_never_kept_waiting_by_long_ones() -> None:
+    assert shares([1500, 1500, 40], 64) == [8, 8, 40]
 
 
 def texts() -> list[Text]:

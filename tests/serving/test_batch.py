@@ -88,6 +88,9 @@ def test_a_short_prompt_waits_for_the_common_part_only() -> None:
     other = bench.take(job([7, 7]))
     bench.step()
     assert bench.batch.running == [long, other]
+    # Beside one that ends, the long prompt has a quarter of the budget; then all of it.
+    assert long.sequence.committed == 8
+    bench.step()
     bench.step()
     assert short in bench.batch.running and short.reused == 20
     assert len(bench.tokens[short]) == 1 and long not in bench.tokens

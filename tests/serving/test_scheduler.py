@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -16,6 +17,7 @@ from medusa_decoding.errors import UserError
 from medusa_decoding.serving.jobs import Draining, Emitted, Failed, Job, QueueFull, Verified
 from medusa_decoding.serving.scheduler import Scheduler
 from medusa_decoding.serving.settings import SchedulerSettings
+from medusa_decoding.serving.tickets import EventTicket
 from tests.serving.toys import (
     END,
     POISON,
@@ -222,8 +224,11 @@ def test_draining_ends_what_was_taken_and_takes_no_more() -> None:
         run(main)
 
 
-def test_closing_gives_up_what_is_not_done() -> None:
+def test_closing_gives_up_what_is_not_done(monkeypatch: pytest.MonkeyPatch) -> None:
     medusa, counts = toy_medusa(), Counts()
+    cancel = EventTicket.cancel
+    # The scheduler's thread has time to end before all are cancelled, if it would.
+    monkeypatch.setattr(EventTicket, "cancel", lambda ticket: (time.sleep(0.02), cancel(ticket)))
 
     async def main() -> None:
         scheduler = Scheduler(medusa, SchedulerSettings(max_sequences=1), counts)
@@ -239,6 +244,21 @@ def test_closing_gives_up_what_is_not_done() -> None:
     run(main)
     assert (counts.waiting, counts.running, len(counts.endings)) == (0, 0, 3)
     assert medusa.engine.texts == {}  # type: ignore[attr-defined]
+
+
+def test_answers_that_are_not_streamed_come_all_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    brought: list[EventTicket] = []
+    bring = EventTicket.bring
+    monkeypatch.setattr(EventTicket, "bring", lambda one, events: (brought.append(one), bring(one, events)))
+
+    async def main() -> None:
+        with Scheduler(toy_medusa()) as scheduler:
+            tickets = scheduler.submit([job([1, 2], fields={"streamed": whole}) for whole in (True, False)])
+            streamed, whole = await all_answered(tickets)
+        assert streamed.tokens == whole.tokens and streamed.text == whole.text
+        assert brought.count(tickets[0]) > brought.count(tickets[1]) == 1  # type: ignore[arg-type]
+
+    run(main)
 
 
 class Breaks:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 
 import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from medusa_decoding.decoding import Statistics
+from medusa_decoding.serving.jobs import Emitted, Event, Finished, Verified
+from medusa_decoding.serving.streaming import merged
+from medusa_decoding.serving.writing import CompletionWriter
 from tests.serving.conftest import Server
 
 BODY = {"messages": [{"role": "user", "content": "Hello"}]}
@@ -75,3 +80,37 @@ def test_metrics_count(http: httpx.Client, server: Server) -> None:
     assert grown["tree_size_count"] == 4 and grown["tree_size_sum"] == 8
     assert grown["request_success_total:length"] == 1
     assert after["num_requests_running"] == after["num_requests_waiting"] == 0
+
+
+class Ready:
+    """A ticket whose events are all there."""
+
+    def __init__(self, events: Sequence[Event]) -> None:
+        self._events = events
+
+    async def __aiter__(self) -> AsyncIterator[Event]:
+        for event in self._events:
+            yield event
+
+    def cancel(self) -> None:
+        """Nothing to stop."""
+
+
+def test_what_comes_together_is_told_together() -> None:
+    texts = [[Emitted(place, letter, 0) for letter in "abc"] for place in range(2)]
+
+    async def found() -> list[tuple[int, list[Event]]]:
+        return [one async for one in merged([Ready(events) for events in texts])]
+
+    assert asyncio.run(found()) == [(0, texts[0]), (1, texts[1])]
+
+
+def test_tokens_of_a_step_are_one_chunk(server: Server) -> None:
+    writer = CompletionWriter(server.served, 0, trace=True)
+    step = Verified((1, 2), (-1, 0), (1.0, 0.5), (0, 1), (0, 1))
+    tokens = [Emitted(1, "a", 1), Emitted(2, "b", 0)]
+    tree, text, *_ = writer.push([step, *tokens, Finished("stop", Statistics(), "c")])
+    assert tree["medusa"]["tree"]["path"] == [0, 1]
+    assert text["choices"][0]["text"] == "ab"
+    assert [one["source"] for one in text["medusa"]["tokens"]] == [1, 0]
+    assert writer.text == "abc"

@@ -57,8 +57,8 @@ class Answer:
 
     async def _write(self, tickets: Sequence[Ticket]) -> None:
         async with aclosing(merged(tickets)) as events:
-            async for place, event in events:
-                for _ in self.writers[place].push(event):
+            async for place, found in events:
+                for _ in self.writers[place].push(found):
                     pass
 
     async def _events(self, tickets: Sequence[Ticket]) -> AsyncGenerator[Json, None]:
@@ -66,8 +66,8 @@ class Answer:
         usage = {"usage": None} if self.includes_usage else {}
         try:
             async with aclosing(merged(tickets)) as events:
-                async for place, event in events:
-                    for chunk in self.writers[place].push(event):
+                async for place, found in events:
+                    for chunk in self.writers[place].push(found):
                         yield {**heading, **chunk, **usage}
         except Exception as error:  # The status is sent: what went wrong must be told in the stream.
             yield _error_event(error)

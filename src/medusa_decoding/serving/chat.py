@@ -91,6 +91,7 @@ def _jobs(service: Service, body: ChatRequest, prepared: _Prepared) -> list[Job]
             logprobs=body.wanted_logprobs,
             mask=prepared.mask() if prepared.mask else None,
             trees=body.medusa_trace and body.stream,
+            streamed=body.stream,
         )
         for place in range(body.n)
     ]

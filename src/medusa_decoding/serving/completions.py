@@ -61,6 +61,7 @@ def _jobs(
             logprobs=body.logprobs,
             mask=mask() if mask else None,
             trees=body.medusa_trace and body.stream,
+            streamed=body.stream,
         )
         for prompt in prompts
         for choice in range(body.n)

@@ -22,7 +22,8 @@ class Job:
     prompt: token ids, at least one. options: `max_tokens` is cut to what the context leaves.
     choice: of several texts of one prompt and seed. logprobs: with each token, its log-probability under the
     base model and the so many likeliest (0: the token's own only; None: nothing). mask: which tokens may come
-    next (a grammar's), of this job alone. trees: send each step's tree too.
+    next (a grammar's), of this job alone. trees: send each step's tree too. streamed: whether anybody looks
+    at events before the last one; if not, they come all at once.
     """
 
     prompt: Sequence[int]
@@ -32,6 +33,7 @@ class Job:
     logprobs: int | None = None
     mask: Mask | None = None
     trees: bool = False
+    streamed: bool = True
 
 
 @dataclass(frozen=True)

@@ -92,10 +92,10 @@ class Scheduler:
         """Give up whatever is not done, and end the thread. May be called again."""
         with self._changed:
             self._draining = self._closing = True
-            tickets = [*self._waiting, *self._running.values()]
+            # Under the lock, so that the thread does not end before it knows of them.
+            for ticket in [*self._waiting, *self._running.values()]:
+                ticket.cancel()
             self._changed.notify()
-        for ticket in tickets:
-            ticket.cancel()
         self._thread.join()
 
     def __enter__(self) -> Scheduler:
@@ -173,7 +173,8 @@ class Scheduler:
         if not self._batch.running:
             return
         brought = self._batch.step()
-        hand_over([(self._running[text], events) for text, events in brought])
+        tickets = ((self._running[text], events) for text, events in brought)
+        hand_over([(ticket, due) for ticket, events in tickets if (due := ticket.due(events))])
         still = set(self._batch.running)
         with self._changed:
             for text in [text for text in self._running if text not in still]:

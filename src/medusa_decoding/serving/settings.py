@@ -22,4 +22,4 @@ class SchedulerSettings(BaseModel):
     context: int | None = Field(default=None, ge=2)
     kv_memory: float | None = Field(default=None, gt=0, allow_inf_nan=False)
     prefix_tokens: int = Field(default=8192, ge=0)
-    prefill_rows: int = Field(default=128, ge=1)
+    prefill_rows: int = Field(default=64, ge=1)

@@ -6,6 +6,8 @@ import asyncio
 import json
 from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
 from contextlib import aclosing, suppress
+from itertools import groupby
+from operator import itemgetter
 from typing import Any, TypeVar
 
 from starlette.responses import Response
@@ -75,27 +77,41 @@ async def _left(receive: Receive) -> None:
         pass
 
 
-async def merged(tickets: Sequence[Ticket]) -> AsyncGenerator[tuple[int, Event], None]:
-    """The events of all tickets as they come, each with its ticket's place. Raises what a ticket raises."""
-    queue: asyncio.Queue[tuple[int, Event | Exception | None]] = asyncio.Queue()
+_Brought = tuple[int, Event | Exception | None]
+
+
+async def merged(tickets: Sequence[Ticket]) -> AsyncGenerator[tuple[int, list[Event]], None]:
+    """The events of all tickets as they come, each time those of one that are there, with its place.
+
+    A step brings several tokens, and they go into one chunk. Raises what a ticket raises.
+    """
+    queue: asyncio.Queue[_Brought] = asyncio.Queue()
     tasks = [asyncio.ensure_future(_forward(place, ticket, queue)) for place, ticket in enumerate(tickets)]
+    running = len(tasks)
     try:
-        for _ in tickets:
-            while (found := await queue.get())[1] is not None:
-                place, event = found
-                if isinstance(event, Exception):
-                    raise event
-                assert event is not None
-                yield place, event
+        while running:
+            for place, group in groupby(await _all_of(queue), itemgetter(0)):
+                found = [one for _, one in group]
+                if events := [one for one in found if one is not None and not isinstance(one, Exception)]:
+                    yield place, events
+                if isinstance(found[-1], Exception):
+                    raise found[-1]
+                running -= found[-1] is None
     finally:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def _forward(
-    place: int, ticket: Ticket, queue: asyncio.Queue[tuple[int, Event | Exception | None]]
-) -> None:
+async def _all_of(queue: asyncio.Queue[_Brought]) -> list[_Brought]:
+    """What is in the queue, at least one."""
+    found = [await queue.get()]
+    while not queue.empty():
+        found.append(queue.get_nowait())
+    return found
+
+
+async def _forward(place: int, ticket: Ticket, queue: asyncio.Queue[_Brought]) -> None:
     try:
         async for event in ticket:
             queue.put_nowait((place, event))

@@ -21,6 +21,7 @@ class EventTicket:
         self.loop = loop
         self.cancelled = False
         self._on_cancel = on_cancel
+        self._held: list[Event | Failed] = []
         self._brought: asyncio.Queue[Brought] = asyncio.Queue()
 
     async def __aiter__(self) -> AsyncIterator[Event]:
@@ -40,6 +41,16 @@ class EventTicket:
             self._on_cancel()
             # Whoever waits for events meanwhile.
             hand_over([(self, [])])
+
+    def due(self, brought: Brought) -> Brought:
+        """What is to be told now: all that a step brought, or where nobody looks, nothing before the end.
+
+        In the scheduler's thread: waking the event loop for nothing takes a core from the engine.
+        """
+        if self.text.job.streamed:
+            return brought
+        self._held.extend(brought)
+        return self._held if isinstance(self._held[-1], Finished | Failed) else []
 
     def bring(self, brought: Brought) -> None:
         """Take what a step brought; in the event loop."""

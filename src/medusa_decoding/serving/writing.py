@@ -37,20 +37,22 @@ class Writer(ABC):
         self._trace, self._with_logprobs, self._reader = trace, with_logprobs, reader
         self._unsent: list[Emitted] = []
 
-    def push(self, event: Event) -> Iterator[Json]:
-        """Take an event; the parts of stream chunks that it brings: `choices` and, where there is one,
-        `medusa`.
+    def push(self, events: Sequence[Event]) -> Iterator[Json]:
+        """Take events that came together; the parts of stream chunks that they bring: `choices` and, where
+        there is one, `medusa`.
         """
-        if isinstance(event, Verified):
-            if self._trace:
+        tokens: list[Emitted] = []
+        for event in events:
+            if isinstance(event, Emitted):
+                tokens.append(event)
+                continue
+            yield from self._write(tokens)
+            tokens = []
+            if isinstance(event, Finished):
+                yield from self._end(event)
+            elif self._trace:
                 yield {"choices": [self._part("", None)], "medusa": {"tree": self._tree(event)}}
-        elif isinstance(event, Emitted):
-            self.emitted.append(event)
-            self._unsent.append(event)
-            pieces = list(self._reader.push(event.text)) if self._reader else [event.text]
-            yield from self._parts(pieces)
-        else:
-            yield from self._end(event)
+        yield from self._write(tokens)
 
     @property
     def finish_reason(self) -> str | None:
@@ -70,6 +72,14 @@ class Writer(ABC):
     @abstractmethod
     def _logprobs(self, tokens: Sequence[Emitted]) -> Json | None:
         """Log-probabilities in the API's form."""
+
+    def _write(self, tokens: Sequence[Emitted]) -> Iterator[Json]:
+        if not tokens:
+            return
+        self.emitted.extend(tokens)
+        self._unsent.extend(tokens)
+        text = "".join(one.text for one in tokens)
+        yield from self._parts(list(self._reader.push(text)) if self._reader else [text])
 
     def _end(self, event: Finished) -> Iterator[Json]:
         self.finished = event
