@@ -29,7 +29,7 @@ HELPS = {
     "context": "Most tokens of prompt and text together. Default: the model's.",
     "kv_memory": "GB for keys and values. Default: half of what is free.",
     "prefix_tokens": "Tokens of finished texts that are kept for prompts that begin the same; 0 keeps none.",
-    "prefill_rows": "Tokens of all prompts that are read in one step; more delay the texts being written.",
+    "prefill_rows": "Most tokens of all prompts that are read in one step; fewer where steps get too long.",
     "max_body": "Most bytes of a request.",
     "drain_seconds": "How long running texts may go on when the server is told to stop.",
 }

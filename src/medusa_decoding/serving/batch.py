@@ -14,6 +14,7 @@ from medusa_decoding.serving.faults import log
 from medusa_decoding.serving.jobs import Event, Failed
 from medusa_decoding.serving.memory import KvMemory
 from medusa_decoding.serving.observer import Ending, Observer
+from medusa_decoding.serving.pace import Pace
 from medusa_decoding.serving.prefixes import BLOCK, KeptPrefixes
 from medusa_decoding.serving.settings import SchedulerSettings
 from medusa_decoding.serving.text import Text
@@ -50,9 +51,9 @@ class Batch:
             medusa.planner,
             medusa.acceptance,
             lookup=medusa.lookup,
-            prefill_budget=settings.prefill_rows,
             isolates=True,
         )
+        self._pace = Pace(settings.prefill_rows)
 
     def admit(self, text: Text) -> Admission:
         """Let a text run if there is room. Raises UserError or ValueError for one that never can."""
@@ -70,8 +71,10 @@ class Batch:
     def step(self) -> list[tuple[Text, list[Event | Failed]]]:
         """One forward pass; what it brought each text. Those that ended are no longer running."""
         begun = time.monotonic()
+        self._decoder.prefill_budget = self._pace.rows
         steps = self._steps()
         passed = time.monotonic() - begun
+        self._pace.note(sum(step.rows for step in steps if step.tree is None), passed)
         texts = {id(text.sequence): text for text in self.running}
         brought: list[tuple[Text, list[Event | Failed]]] = []
         for step in steps:

@@ -11,8 +11,8 @@ class SchedulerSettings(BaseModel):
     max_sequences: texts that are written at once; others wait. max_queue: texts that may wait.
     context: most tokens of prompt and text together; by default the model's. kv_memory: GB for keys and
     values; by default half of what is free. prefix_tokens: tokens of finished texts whose keys and values are
-    kept for prompts that begin the same (0: none). prefill_rows: tokens of all prompts that are read in one
-    step; more make the texts that are being written wait longer.
+    kept for prompts that begin the same (0: none). prefill_rows: the most tokens of all prompts that are
+    read in one step; the scheduler reads fewer where a step would take too long.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
