@@ -25,7 +25,7 @@ TOLERANCE = 0.25
 COMMON: dict[str, Any] = {"draft_vocabulary": 8192, "batch_tokens": 512, "validation_fraction": 0.0}
 RUNS: dict[str, dict[str, Any]] = {
     "heads alone": {"epochs": 1},
-    "model and heads": {"method": "medusa2", "joint_epochs": 0.1},
+    "model and heads": {"method": "medusa2", "joint_epochs": 0.2},
 }
 
 

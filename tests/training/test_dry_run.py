@@ -112,9 +112,13 @@ def test_data_is_counted_and_kept_hidden_states_are_not_computed_again(tmp_path:
     assert (found.work.positions, found.work.tokens, found.work.cached) == (22, 53, False)
 
 
-def test_this_machine_is_measured() -> None:
-    machine = this_machine("float32", 64)
+@pytest.mark.parametrize("fields", [{}, {"adapter": "full"}, {"lm_loss": "ce"}])
+def test_this_machine_is_measured(tmp_path: Path, fields: dict[str, Any]) -> None:
+    config = config_of(str(tiny_llama(tmp_path)), compute_dtype="float32", method="medusa2", **fields)
+    machine = this_machine(config, shape_named(config.model))
     assert machine.flops > 1e8 and machine.softmax > 1e5 and machine.memory > 1e8 and not machine.gpu
+    # So small a layer has little of its time in products.
+    assert 1e6 < machine.layer_flops < machine.flops
 
 
 def test_what_is_not_known_is_named(tmp_path: Path) -> None:

@@ -72,7 +72,8 @@ def test_heads_are_trained_on_the_states_of_a_quantised_model(
     config = make_config(quantization=quantization)
     base = load_base_model(resolve(config.model), device="cpu", quantization=quantization)
     # The rest is norms, which count as nothing, and scales of 8-bit rows.
-    machine, shape = this_machine("float32", WIDTH), shape_named(config.model)
+    shape = shape_named(config.model)
+    machine = this_machine(config, shape)
     taken = sum(one.numel() * one.element_size() for one in base.model.parameters() if one.dim() == 2)
     scales = shape.layer_parameters / 16 if quantization == "4bit" else 0
     assert base_weights(config, shape, machine) == taken + scales

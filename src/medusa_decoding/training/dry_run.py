@@ -97,7 +97,7 @@ def dry_run(config: TrainingConfig, *, gpu: str | None = None, answer_tokens: in
     """
     shape = shape_named(config.model)
     work = _workload(config, answer_tokens)
-    machine = this_machine(config.compute_dtype, shape.hidden_size) if gpu is None else gpu_named(gpu)
+    machine = this_machine(config, shape) if gpu is None else gpu_named(gpu)
     return DryRun(config, shape, work, machine, estimate(config, shape, work, machine))
 
 

@@ -2,7 +2,8 @@
 
 Time is multiply-adds over the machine's rate, plus values of logits over its rate of softmax, for each
 position; memory is what stands in it at the worst moment. Attention's own products are left out (a few per
-cent at the usual length of answers), and so is what an optimiser's step costs.
+cent at the usual length of answers); the rest is in factors that were found by trainings, see
+`tools/check_estimate.py`.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from dataclasses import dataclass
 from medusa_decoding.training.config import TrainingConfig
 from medusa_decoding.training.machines import GIGA, Machine
 from medusa_decoding.training.shapes import ModelShape
+from medusa_decoding.training.trial import passes
 
 # Bytes of a trained weight: itself, its gradient and AdamW's two moments, in float32.
 _TRAINED = 16
@@ -20,6 +22,12 @@ _PASS_TOKENS = 4096
 _CHUNK = 2**21
 # Rows whose logits exist at once in joint training, and how many arrays of that size (see `joint.loss`).
 _JOINT_ROWS, _JOINT_ARRAYS = 128, 5
+# Tokens of joint training's batches, padding included, over those of the texts; and the time of a step over
+# that of its products: the optimiser, batches of one odd text, each size met for the first time.
+_PADDED, _BESIDE = 1.25, 1.25
+# Memory that joint training's blocks of changing sizes take up, over what they hold: freed by one thread,
+# asked for by another.
+_HOLES = 2.0
 # Bytes of a weight in bitsandbytes' formats: 4 bits and a float32 for each 64 of them.
 _QUANTISED = {"8bit": 1.0, "4bit": 0.5 + 4 / 64}
 # What Python, torch and transformers take before there is a model.
@@ -115,20 +123,18 @@ def _seconds_of_heads(config: TrainingConfig, shape: ModelShape, machine: Machin
         # One pass of the lm_head serves all heads of neighbouring positions.
         projections += 2 * width * rows * (15 + config.num_heads) / 16
         softmaxes *= 2
-    return (inside + projections) / machine.flops + softmaxes / machine.softmax
+    return _BESIDE * ((inside + projections) / machine.flops + softmaxes / machine.softmax)
 
 
 def _seconds_of_joint(config: TrainingConfig, shape: ModelShape, work: Workload, machine: Machine) -> float:
     """For one position, with its share of the prompts: the model, the original, the heads."""
     share = work.tokens / work.positions
-    # The original and the model forward, the model backward: to its inputs, and with `full` to its weights.
-    passes = (3 if config.adapter == "lora" else 4) - (1 if config.lm_loss == "ce" else 0)
-    layers = 2 * shape.layer_parameters * share * passes / machine.layer_flops
+    layers = 2 * shape.layer_parameters * share * _PADDED * passes(config) / machine.layer_flops
     vocabulary = shape.vocabulary_size * shape.hidden_size
-    lm_head = 2 * vocabulary * passes / machine.flops
+    lm_head = 2 * vocabulary * passes(config) / machine.flops
     softmaxes = shape.vocabulary_size * (2 if config.lm_loss == "kl" else 1) / machine.softmax
     alone = config.model_copy(update={"loss": "ce"})
-    return layers + lm_head + softmaxes + _seconds_of_heads(alone, shape, machine)
+    return _BESIDE * (layers + lm_head + softmaxes) + _seconds_of_heads(alone, shape, machine)
 
 
 def _memory(config: TrainingConfig, shape: ModelShape, machine: Machine, *, alone: bool) -> float:
@@ -153,6 +159,6 @@ def _joint_memory(config: TrainingConfig, shape: ModelShape, machine: Machine) -
     trained = _TRAINED * (shape.parameters if full else lora)
     # What a layer keeps for the way back: inputs of its linear parts and gates in two bytes, norms in four.
     kept = 2 * (8 * shape.hidden_size + 4 * shape.intermediate_size) + 8 * shape.hidden_size
-    activations = config.forward_tokens * shape.layers * kept
+    activations = _HOLES * config.forward_tokens * shape.layers * kept
     logits = 4 * _JOINT_ROWS * _JOINT_ARRAYS * shape.vocabulary_size
     return frozen * shape.parameters + trained + activations + logits

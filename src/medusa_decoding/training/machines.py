@@ -8,6 +8,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from medusa_decoding.errors import UserError
+from medusa_decoding.training.config import TrainingConfig
+from medusa_decoding.training.shapes import ModelShape
 
 GIGA = 1e9
 
@@ -71,14 +73,15 @@ def gpu_named(name: str) -> Machine:
     )
 
 
-def this_machine(compute: str, hidden_size: int) -> Machine:
-    """This machine, measured with products of the size that heads need; compute: see `TrainingConfig`.
+def this_machine(config: TrainingConfig, shape: ModelShape) -> Machine:
+    """This machine, measured with products of the size that heads need, and for Medusa-2 with some layers.
 
     Raises UserError on a machine with a GPU that the table does not have.
     """
     import torch
 
-    from medusa_decoding.training.precision import Choice, compute_dtype
+    from medusa_decoding.training.precision import compute_dtype
+    from medusa_decoding.training.trial import joint_layer_flops
 
     if torch.cuda.is_available():
         found = torch.cuda.get_device_name()
@@ -86,14 +89,14 @@ def this_machine(compute: str, hidden_size: int) -> Machine:
         if not keys:
             raise UserError(f"no figures for this GPU ({found}); give a similar one with --gpu")
         return gpu_named(keys[0])
-    choice: Choice = "float32" if compute == "float32" else "bfloat16" if compute == "bfloat16" else "auto"
-    dtype = compute_dtype(choice, torch.device("cpu"))
-    flops = _products(dtype, hidden_size)
+    dtype = compute_dtype(config.compute_dtype, torch.device("cpu"))
+    flops = _products(dtype, shape.hidden_size)
+    joint = config.method == "medusa2"
     return Machine(
         name=f"this machine, {flops / GIGA:.0f} GFLOP/s in {str(dtype).removeprefix('torch.')}",
         flops=flops,
-        layer_flops=flops * _LAYER_EFFICIENCY,
-        base_flops=_products(torch.float32, hidden_size) * _LAYER_EFFICIENCY,
+        layer_flops=joint_layer_flops(config, shape, dtype) if joint else flops,
+        base_flops=_products(torch.float32, shape.hidden_size) * _LAYER_EFFICIENCY,
         softmax=_softmaxes(dtype),
         memory=float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")),
         gpu=False,
