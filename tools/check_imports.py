@@ -26,6 +26,7 @@ BELOW: dict[str, set[str]] = {
     "training": {"decoding", "engines", "heads", "models", "generation", "distill", "tuning"},
     "bench": {"decoding", "engines", "heads", "models", "generation", "distill"},
     "serving": {"decoding", "engines", "heads", "models", "generation", "tuning"},
+    "transformers": {"decoding", "engines", "heads", "models", "generation"},
     "cli": {
         "decoding",
         "engines",

@@ -44,11 +44,19 @@ class Support:
     positions: int | None = None
 
 
+class NoTrees(UserError):
+    """A model cannot verify trees. fault: why, without the command line's way out."""
+
+    def __init__(self, fault: str) -> None:
+        super().__init__(f"{fault}; decode plainly with --no-heads")
+        self.fault = fault
+
+
 def inspect_model(model: Any) -> Support:
     """How `model` can be run with trees.
 
     Architectures that are not in the tests are tried: the rows of small trees must have the logits of their
-    paths in plain forwards. Raises UserError where trees cannot work: recurrent layers, attention by place in
+    paths in plain forwards. Raises NoTrees where trees cannot work: recurrent layers, attention by place in
     the cache, failed trial.
     """
     config = model.config.get_text_config()
@@ -74,11 +82,8 @@ def logit_tolerance(dtype: torch.dtype) -> float:
     return 4 * max(torch.finfo(dtype).eps, torch.finfo(torch.float32).eps) ** 0.5
 
 
-def _unsupported(config: Any, reason: str) -> UserError:
-    return UserError(
-        f"models of type '{config.model_type}' cannot verify draft trees ({reason}); "
-        "decode plainly with --no-heads"
-    )
+def _unsupported(config: Any, reason: str) -> NoTrees:
+    return NoTrees(f"models of type '{config.model_type}' cannot verify draft trees ({reason})")
 
 
 def _is_tested(model: Any) -> bool:

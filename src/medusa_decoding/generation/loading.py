@@ -6,16 +6,15 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from medusa_decoding.decoding import BestFirstPlanner, LookupDrafter, Planner, StaticPlanner
+from medusa_decoding.decoding import LookupDrafter, Planner, StaticPlanner
 from medusa_decoding.decoding.acceptance import Acceptance
 from medusa_decoding.errors import UserError
 from medusa_decoding.generation.rules import (
-    DEFAULT_ROWS,
-    LEAST_ALONE,
     Draft,
     acceptance_for,
     check_draft,
     planner_for,
+    unmeasured_planner,
 )
 
 if TYPE_CHECKING:
@@ -88,11 +87,9 @@ def _with_rules(medusa: Medusa, draft: Draft, planner: Planner | None, rule: Acc
 
 
 def _automatic(medusa: Medusa) -> Planner:
-    """The planner that knows this machine's costs; on the torch engine, whose cost of a row changes with
-    everything, a fixed number of rows.
-    """
+    """The planner that knows this machine's costs, or, on the torch engine, one that knows none."""
     if not medusa.drafts or not hasattr(medusa.engine, "read_bandwidth"):
-        return BestFirstPlanner(DEFAULT_ROWS, 0.0 if medusa.heads is not None else LEAST_ALONE)
+        return unmeasured_planner(medusa.heads is not None)
     from medusa_decoding.tuning import automatic_planner
 
     drafter = medusa.drafter if medusa.heads is not None else None

@@ -29,7 +29,7 @@ def load_on_torch(
     medusa = Medusa(base.name, base.tokenizer, engine, base.fingerprint, NoDrafter())
     location = heads_location(heads, source, base.fingerprint)
     if location is not None and isinstance(engine, TorchEngine):
-        medusa.heads = drafter = _drafter(location, base, engine)
+        medusa.heads = drafter = torch_drafter(location, base.model, base.fingerprint, engine)
         medusa.drafter = drafter.config.calibrated(drafter)
         medusa.heads_name = heads_name(heads, location)
     return medusa
@@ -45,10 +45,14 @@ def _engine(base: BaseModel, wants_heads: bool) -> TorchEngine | PlainEngine:
         return PlainEngine(base.model, base.context_length)
 
 
-def _drafter(location: Path, base: BaseModel, engine: Any) -> MedusaDrafter:
+def torch_drafter(location: str | Path, model: Any, fingerprint: str, engine: TorchEngine) -> MedusaDrafter:
+    """Heads from a folder or the Hub, on the engine's device, sharing the base model's tensors.
+
+    fingerprint: of the base model `model`. Raises UserError where there are no heads or they do not fit.
+    """
     heads = from_pretrained(str(location), device=str(engine.device), dtype=engine.dtype)
-    output = base.model.get_output_embeddings()
-    heads.bind(output.weight, base.model.get_input_embeddings().weight, getattr(output, "bias", None))
-    check_fingerprint(heads.config, base.fingerprint)
+    output = model.get_output_embeddings()
+    heads.bind(output.weight, model.get_input_embeddings().weight, getattr(output, "bias", None))
+    check_fingerprint(heads.config, fingerprint)
     heads.eval()
     return MedusaDrafter(heads)

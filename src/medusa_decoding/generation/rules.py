@@ -54,6 +54,11 @@ def planner_for(tree: str | int | Path) -> Planner | None:
     return _static(str(path), path.read_text(encoding="utf-8"))
 
 
+def unmeasured_planner(has_heads: bool) -> Planner:
+    """What "auto" is on the torch engine, whose cost of a row changes with everything: a fixed number."""
+    return BestFirstPlanner(DEFAULT_ROWS, 0.0 if has_heads else LEAST_ALONE)
+
+
 def _static(source: str, text: str) -> StaticPlanner:
     """The planner of the `medusa_choices` in a text: themselves, or an object that holds them."""
     try:
