@@ -26,6 +26,7 @@ BELOW: dict[str, set[str]] = {
     "training": {"decoding", "engines", "heads", "models", "generation", "distill", "tuning"},
     "bench": {"decoding", "engines", "heads", "models", "generation", "distill"},
     "serving": {"decoding", "engines", "heads", "models", "generation", "tuning"},
+    "export": {"decoding", "engines", "heads", "models", "generation", "distill", "training"},
     "cli": {
         "decoding",
         "engines",
@@ -35,6 +36,7 @@ BELOW: dict[str, set[str]] = {
         "distill",
         "training",
         "bench",
+        "export",
         "serving",
         "tuning",
     },
