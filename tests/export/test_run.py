@@ -178,6 +178,15 @@ def test_an_alias_gives_its_plain_heads(tmp_path: Path) -> None:
     assert config["base_model_name_or_path"] == "HuggingFaceTB/SmolLM2-135M-Instruct"
 
 
+def test_heads_may_be_on_the_hub(
+    make_heads: MakeHeads, base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    heads = make_heads()
+    monkeypatch.setattr("huggingface_hub.snapshot_download", lambda name, **_: str(heads))
+    assert run("some/heads", "v2", tmp_path / "out").name == "some/heads"
+    assert from_pretrained(tmp_path / "out").config.num_heads == HEADS
+
+
 @pytest.mark.parametrize(
     ("fields", "to", "more", "message"),
     [

@@ -175,6 +175,21 @@ def test_heads_are_added_to_their_base_model(
     assert_same_proposals(loaded, heads, exact=False)
 
 
+def test_a_base_model_in_several_files_gets_one_more(make_heads: MakeHeads, tmp_path: Path) -> None:
+    files = [f"model-0000{place}-of-00002.safetensors" for place in (1, 2)]
+    names = dict(zip(("model.norm.weight", "lm_head.weight"), files, strict=True))
+    for name, file in names.items():
+        save_file({name: torch.ones(HIDDEN)}, tmp_path / file)
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps({"weight_map": names}))
+    (tmp_path / "config.json").write_text("{}")
+    FORMATS["full"].save(make_heads(projection="own"), tmp_path)
+    homes = json.loads((tmp_path / "model.safetensors.index.json").read_text())["weight_map"]
+    expected = {f"model-0000{place}-of-00003.safetensors" for place in (1, 2, 3)}
+    assert set(homes.values()) == expected == {path.name for path in tmp_path.glob("*.safetensors")}
+    assert all(name in load_file(tmp_path / file) for name, file in homes.items())
+    assert from_pretrained(tmp_path).config.num_heads == 3
+
+
 def test_what_cannot_be_added_is_refused(make_heads: MakeHeads, tmp_path: Path) -> None:
     heads = make_heads()
     (tmp_path / "config.json").write_text("{}")
