@@ -27,6 +27,7 @@ BELOW: dict[str, set[str]] = {
     "bench": {"decoding", "engines", "heads", "models", "generation", "distill"},
     "serving": {"decoding", "engines", "heads", "models", "generation", "tuning"},
     "transformers": {"decoding", "engines", "heads", "models", "generation"},
+    "export": {"decoding", "engines", "heads", "models", "generation", "distill", "training"},
     "cli": {
         "decoding",
         "engines",
@@ -36,6 +37,7 @@ BELOW: dict[str, set[str]] = {
         "distill",
         "training",
         "bench",
+        "export",
         "serving",
         "tuning",
     },

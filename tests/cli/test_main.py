@@ -24,6 +24,7 @@ VERBS = (
     "train",
     "recipe",
     "tune",
+    "convert",
     "bench",
     "profile",
 )

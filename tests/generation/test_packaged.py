@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
-from medusa_decoding.generation.packaged import heads_location, packaged_heads
+from medusa_decoding.generation.packaged import heads_location, heads_name, packaged_heads
 from medusa_decoding.heads.plain import read_arrays
 from medusa_decoding.models import ALIASES, Alias, Source
 
@@ -31,3 +33,16 @@ def test_each_alias_has_heads_of_its_own(alias: Alias) -> None:
     other = Source("folder", "other")
     assert fingerprint and heads_location("auto", other, fingerprint) == location
     assert heads_location("auto", other, "0" * 16) is None
+
+
+def test_a_checkpoint_that_holds_heads_brings_them_and_one_that_only_says_so_does_not(tmp_path: Path) -> None:
+    source = Source("folder", "model", path=tmp_path)
+    (tmp_path / "config.json").write_text('{"medusa_num_heads": 2}')
+    assert heads_location("auto", source, "0" * 16) is None
+    save_file({"model.norm.weight": np.ones(2, np.float32)}, tmp_path / "model.safetensors")
+    assert heads_location("auto", source, "0" * 16) is None
+    save_file({"medusa_head.0.0.linear.bias": np.ones(2, np.float32)}, tmp_path / "model.safetensors")
+    assert heads_location("auto", source, "0" * 16) == tmp_path
+    assert heads_name("auto", tmp_path) == str(tmp_path)
+    assert heads_name("auto", packaged_heads()["smollm2"]) == "packaged:smollm2"
+    assert heads_location(None, source, "0" * 16) is None

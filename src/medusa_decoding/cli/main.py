@@ -16,6 +16,7 @@ import typer
 from medusa_decoding.cli import (
     bench,
     chat,
+    convert,
     demo,
     distill,
     generate,
@@ -81,6 +82,7 @@ for verb in (
     train.train,
     recipe.recipe,
     tune.tune,
+    convert.convert,
     bench.bench,
     profile.profile,
 ):

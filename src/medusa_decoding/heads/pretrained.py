@@ -10,9 +10,18 @@ import torch
 
 from medusa_decoding.errors import UserError
 from medusa_decoding.files import atomic_write
-from medusa_decoding.heads.formats import FORMATS, detect, files_looked_for, native, vllm
+from medusa_decoding.heads.config import HeadsConfig
+from medusa_decoding.heads.formats import (
+    FORMATS,
+    detect,
+    files_looked_for,
+    full,
+    medusa_lm_head,
+    native,
+    vllm,
+)
 from medusa_decoding.heads.module import MedusaHeads
-from medusa_decoding.heads.state import build_heads
+from medusa_decoding.heads.state import StateDict, build_heads
 
 DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32}
 SMALL_FILES = sorted({name for layout in FORMATS.values() for name in layout.FILES} - {vllm.WEIGHTS_FILE})
@@ -46,11 +55,22 @@ def from_pretrained(
     The heads still have to be bound to their base model. Raises UserError when nothing is found, when a
     file is damaged, or when config and weights disagree.
     """
+    folder = folder_of(location)
+    return build_heads(*read_checkpoint(folder), folder).to(device, dtype)
+
+
+def folder_of(location: str | Path) -> Path:
+    """The folder of the heads: `location` itself or, if there is no such folder, a Hub id's in the cache.
+
+    Raises UserError when the Hub does not give heads of that name.
+    """
     folder = Path(location)
-    if not folder.is_dir():
-        folder = _download(str(location))
-    config, state = FORMATS[detect(folder)].load(folder)
-    return build_heads(config, state, folder).to(device, dtype)
+    return folder if folder.is_dir() else _download(str(location))
+
+
+def read_checkpoint(folder: Path) -> tuple[HeadsConfig, StateDict]:
+    """Config and tensors, of the types they are stored in; raises UserError as `from_pretrained` does."""
+    return FORMATS[detect(folder)].load(folder)
 
 
 def _download(location: str) -> Path:
@@ -62,10 +82,8 @@ def _download(location: str) -> Path:
 
     try:
         folder = Path(snapshot_download(location, allow_patterns=SMALL_FILES))
-        # A base model's id given by mistake has this file, too, and it weighs gigabytes.
-        if vllm.matches(folder):
-            folder = Path(snapshot_download(location, allow_patterns=[*SMALL_FILES, vllm.WEIGHTS_FILE]))
-        return folder
+        large = _large_files(folder)
+        return Path(snapshot_download(location, allow_patterns=[*SMALL_FILES, *large])) if large else folder
     except UserError:
         raise
     except Exception as error:
@@ -74,3 +92,13 @@ def _download(location: str) -> Path:
             f"No folder '{location}', and the Hub does not give heads of that name"
             f" ({type(error).__name__}): check the name and the network."
         ) from error
+
+
+def _large_files(folder: Path) -> list[str]:
+    """What else to download, now that the small files tell.
+
+    A base model's id given by mistake has such files, too, and they weigh gigabytes.
+    """
+    if medusa_lm_head.has_weights(folder):
+        return []
+    return [vllm.WEIGHTS_FILE] if vllm.matches(folder) else full.weight_files(folder)

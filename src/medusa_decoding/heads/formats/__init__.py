@@ -11,7 +11,7 @@ import torch
 
 from medusa_decoding.errors import UserError
 from medusa_decoding.heads.config import HeadsConfig
-from medusa_decoding.heads.formats import native, v1, v2, vllm
+from medusa_decoding.heads.formats import full, native, v1, v2, vllm
 from medusa_decoding.heads.module import MedusaHeads
 from medusa_decoding.heads.state import StateDict
 
@@ -37,7 +37,10 @@ class Format(Protocol):
         """
 
 
-FORMATS: Mapping[str, Format] = MappingProxyType({"native": native, "v1": v1, "v2": v2, "vllm": vllm})
+# `full` before `vllm`: MLC-LLM's config calls itself medusa, too, and its tensors tell them apart.
+FORMATS: Mapping[str, Format] = MappingProxyType(
+    {"native": native, "v1": v1, "v2": v2, "full": full, "vllm": vllm}
+)
 
 
 def detect(folder: Path) -> str:
@@ -45,6 +48,11 @@ def detect(folder: Path) -> str:
     for name, layout in FORMATS.items():
         if layout.matches(folder):
             return name
+    if full.is_pickled(folder):
+        raise UserError(
+            f"{folder} keeps its weights in pickled files (pytorch_model*.bin), which are not opened:"
+            " ask for them as .safetensors."
+        )
     raise UserError(f"No Medusa heads in {folder}: looked for {files_looked_for()}.")
 
 

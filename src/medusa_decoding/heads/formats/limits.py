@@ -8,7 +8,7 @@ from torch import Tensor
 from medusa_decoding.errors import UserError
 from medusa_decoding.heads.config import HeadsConfig
 from medusa_decoding.heads.module import MedusaHeads
-from medusa_decoding.heads.state import cpu_copy
+from medusa_decoding.heads.state import StateDict, cpu_copy, state_of
 
 
 def refuse_root_condition(config: HeadsConfig, layout: str) -> None:
@@ -45,3 +45,15 @@ def bound_projection(heads: MedusaHeads, dtype: torch.dtype | None, layout: str)
             " save the heads in the native layout."
         )
     return cpu_copy("lm_head", heads.lm_head, dtype)
+
+
+def with_projections(heads: MedusaHeads, dtype: torch.dtype | None, layout: str) -> StateDict:
+    """Return the heads' tensors with one projection per head: a shared one is written out K times.
+
+    Raises UserError as `bound_projection` does.
+    """
+    config, state = heads.config, state_of(heads, dtype)
+    if config.projection == "shared":
+        lm_head = bound_projection(heads, dtype, layout)
+        state |= {f"{head}.{config.num_layers}.weight": lm_head.clone() for head in range(config.num_heads)}
+    return state

@@ -55,7 +55,7 @@ def load(folder: Path) -> tuple[HeadsConfig, StateDict]:
     else:
         path = folder / PICKLE_FILE
         state = read_pickled_tensors(path)
-    config = _config_from_weights(state, _config(folder), path)
+    config = config_from_weights(state, _config(folder), path)
     check_state(config, state, path)
     return config, state
 
@@ -80,12 +80,12 @@ def save(heads: MedusaHeads, folder: Path, state: StateDict, version: str | None
     write_json(folder / CONFIG_FILE, {key: value for key, value in content.items() if value is not None})
 
 
-def _config(folder: Path) -> JsonObject:
-    path = folder / CONFIG_FILE
-    return read_json(path) if path.is_file() else {}
+def config_from_weights(state: StateDict, content: JsonObject, path: Path) -> HeadsConfig:
+    """Return the config of heads under these names, counted and measured in their tensors.
 
-
-def _config_from_weights(state: StateDict, content: JsonObject, path: Path) -> HeadsConfig:
+    `content`: what `config.json` says of the vocabulary and the base model. Raises UserError, naming `path`,
+    where there are no heads.
+    """
     num_heads = count_of(state, r"(\d+)\.\d+\.(?:linear\.)?(?:weight|bias)")
     num_layers = count_of(state, r"\d+\.(\d+)\.linear\.(?:weight|bias)")
     projection = state.get(f"0.{num_layers}.weight")
@@ -100,4 +100,9 @@ def _config_from_weights(state: StateDict, content: JsonObject, path: Path) -> H
         "projection": "shared" if projection is None else "own",
         "base_model": content.get("base_model_name_or_path"),
     }
-    return make_config(fields, path.parent)
+    return make_config(fields, path)
+
+
+def _config(folder: Path) -> JsonObject:
+    path = folder / CONFIG_FILE
+    return read_json(path) if path.is_file() else {}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -37,12 +38,15 @@ def write_json(path: Path, content: JsonObject) -> None:
         temporary.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
-def read_safetensors(path: Path) -> StateDict:
-    """Return all tensors of a safetensors file; raises UserError if it is damaged."""
+def read_safetensors(path: Path, names: Iterable[str] | None = None) -> StateDict:
+    """Return the tensors `names` (None: all) of a safetensors file; raises UserError if it is damaged."""
     if not path.is_file():
         raise UserError(f"{path} is missing: fetch or save the heads again.")
     try:
-        return dict(load_file(path))
+        if names is None:
+            return dict(load_file(path))
+        with safe_open(path, framework="pt") as file:
+            return {name: file.get_tensor(name) for name in names}
     except (SafetensorError, OSError, ValueError, KeyError) as error:
         raise _damaged(path, error) from error
 

@@ -11,13 +11,12 @@ import torch
 
 from medusa_decoding.heads.formats import medusa_lm_head
 from medusa_decoding.heads.formats.limits import (
-    bound_projection,
     refuse_draft_vocabulary,
     refuse_root_condition,
+    with_projections,
 )
 from medusa_decoding.heads.formats.medusa_lm_head import FILES, load
 from medusa_decoding.heads.module import MedusaHeads
-from medusa_decoding.heads.state import state_of
 
 __all__ = ["FILES", "load", "matches", "save"]
 
@@ -32,11 +31,6 @@ def save(heads: MedusaHeads, folder: Path, *, dtype: torch.dtype | None = None) 
 
     Raises UserError for heads that see the root or have a draft vocabulary.
     """
-    config = heads.config
-    refuse_root_condition(config, "v1")
-    refuse_draft_vocabulary(config, "v1")
-    state = state_of(heads, dtype)
-    if config.projection == "shared":
-        lm_head = bound_projection(heads, dtype, "v1")
-        state |= {f"{head}.{config.num_layers}.weight": lm_head.clone() for head in range(config.num_heads)}
-    medusa_lm_head.save(heads, folder, state, version=None)
+    refuse_root_condition(heads.config, "v1")
+    refuse_draft_vocabulary(heads.config, "v1")
+    medusa_lm_head.save(heads, folder, with_projections(heads, dtype, "v1"), version=None)
