@@ -21,6 +21,7 @@ from medusa_decoding.cli import (
     generate,
     profile,
     pull,
+    push,
     recipe,
     serve,
     train,
@@ -81,6 +82,7 @@ for verb in (
     train.train,
     recipe.recipe,
     tune.tune,
+    push.push,
     bench.bench,
     profile.profile,
 ):

@@ -14,6 +14,7 @@ class Alias:
         sha256: checksum of the whole file, in hexadecimal.
         size: size of the whole file in bytes.
         default_heads: folder inside the package's `assets/` that holds heads for this model, if there is one.
+        hub_id: where the Hub has the model that the file was quantised from.
     """
 
     name: str
@@ -24,6 +25,7 @@ class Alias:
     sha256: str
     size: int
     default_heads: str | None
+    hub_id: str | None = None
 
 
 _SMOLLM2 = Alias(
@@ -35,6 +37,7 @@ _SMOLLM2 = Alias(
     sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
     size=98_362_432,
     default_heads="smollm2",
+    hub_id="HuggingFaceTB/SmolLM2-135M-Instruct",
 )
 
 _QWEN_CODER = Alias(
@@ -49,6 +52,7 @@ _QWEN_CODER = Alias(
     sha256="1d9614638d18024d0fbb36575a15f1302a3adf044df10345688ec4f6e1c4ff32",
     size=491_400_064,
     default_heads="qwen-coder",
+    hub_id="Qwen/Qwen2.5-Coder-0.5B-Instruct",
 )
 
 ALIASES: dict[str, Alias] = {alias.name: alias for alias in (_SMOLLM2, _QWEN_CODER)}

@@ -38,6 +38,7 @@ class Format(Protocol):
 
 
 FORMATS: Mapping[str, Format] = MappingProxyType({"native": native, "v1": v1, "v2": v2, "vllm": vllm})
+SMALL_FILES = sorted({name for layout in FORMATS.values() for name in layout.FILES} - {vllm.WEIGHTS_FILE})
 
 
 def detect(folder: Path) -> str:
