@@ -2,13 +2,81 @@
 
 from __future__ import annotations
 
+import ipaddress
 import os
 import shutil
+import socket
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pytest
+
+if TYPE_CHECKING:
+    from tests.hub.stand_in import StandIn
+
+# For every process that a test starts, too: the port of `discard`, where nobody listens.
+os.environ["HF_ENDPOINT"] = "http://127.0.0.1:9"
+
+
+@pytest.fixture(autouse=True)
+def strangers(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
+    """Addresses outside this machine that the test asked for: it is refused them, and fails."""
+    asked: list[str] = []
+    connect, getaddrinfo = socket.socket.connect, socket.getaddrinfo
+
+    def check(host: object) -> None:
+        if not _is_here(host):
+            asked.append(str(host))
+            raise ConnectionRefusedError(f"no test may reach {host}")
+
+    def guarded_connect(self: socket.socket, address: Any) -> None:
+        if self.family in (socket.AF_INET, socket.AF_INET6):
+            check(address[0])
+        connect(self, address)
+
+    def guarded_getaddrinfo(host: Any, *arguments: Any, **named: Any) -> Any:
+        check(host)
+        return getaddrinfo(host, *arguments, **named)
+
+    monkeypatch.setattr(socket.socket, "connect", guarded_connect)
+    monkeypatch.setattr(socket, "getaddrinfo", guarded_getaddrinfo)
+    yield asked
+    assert not asked, f"the test wanted to reach {', '.join(asked)}"
+
+
+def _is_here(host: object) -> bool:
+    name = host.decode() if isinstance(host, bytes) else host
+    if name in (None, "", "localhost", socket.gethostname()):
+        return True
+    try:
+        address = ipaddress.ip_address(str(name))
+    except ValueError:
+        return False
+    return address.is_loopback or address.is_unspecified
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[StandIn]:
+    """A stand-in for the Hub, with an empty cache; `me` is logged in."""
+    from huggingface_hub import constants
+
+    from tests.hub.stand_in import serving
+
+    with serving() as stand_in:
+        home = tmp_path / "huggingface"
+        monkeypatch.setenv("HF_TOKEN", "hf_mine")
+        for name, value in {
+            "ENDPOINT": stand_in.url,
+            "HUGGINGFACE_CO_URL_TEMPLATE": f"{stand_in.url}/{{repo_id}}/resolve/{{revision}}/{{filename}}",
+            "HF_HUB_CACHE": str(home / "hub"),
+            "HF_TOKEN_PATH": str(home / "token"),
+            "AGENT_HARNESSES_PATH": str(home / "harnesses.json"),
+            "HF_HUB_DISABLE_XET": True,
+        }.items():
+            monkeypatch.setattr(constants, name, value, raising=False)
+        yield stand_in
 
 
 @pytest.fixture(scope="session")

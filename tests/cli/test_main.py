@@ -25,6 +25,7 @@ VERBS = (
     "recipe",
     "tune",
     "convert",
+    "push",
     "bench",
     "profile",
 )

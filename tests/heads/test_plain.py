@@ -123,16 +123,6 @@ def test_a_place_without_heads_names_the_files_looked_for(tmp_path: Path) -> Non
         assert "\n" not in str(caught.value)
 
 
-def test_heads_of_the_hub_are_downloaded(
-    make_heads: MakeHeads, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    save_pretrained(make_heads(), tmp_path)
-    monkeypatch.setattr("huggingface_hub.snapshot_download", lambda name, allow_patterns: str(tmp_path))
-    config, arrays = read_arrays("some/heads")
-    assert config.num_heads == 3
-    assert arrays.keys() == dict(config.expected_shapes()).keys()
-
-
 def config_of(**fields: Any) -> HeadsConfig:
     values = {"num_heads": 1, "num_layers": 1, "hidden_size": HIDDEN, "vocabulary_size": VOCABULARY, **fields}
     return HeadsConfig(**values)

@@ -87,24 +87,6 @@ def test_a_hub_id_that_cannot_be_had_is_one_line(monkeypatch: pytest.MonkeyPatch
     assert "\n" not in str(caught.value)
 
 
-def test_a_hub_id_is_downloaded_without_anything_but_heads(
-    make_heads: MakeHeads, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    save_pretrained(make_heads(), tmp_path)
-    asked: list[Any] = []
-
-    def give(name: str, *, allow_patterns: list[str]) -> str:
-        asked.append((name, allow_patterns))
-        return str(tmp_path)
-
-    monkeypatch.setattr("huggingface_hub.snapshot_download", give)
-    assert from_pretrained("some/heads").config.num_heads == 3
-    assert asked[0][0] == "some/heads"
-    assert {"medusa_config.json", "medusa_heads.safetensors", "medusa_lm_head.pt"} <= set(asked[0][1])
-    # A base model's id given by mistake must not fetch gigabytes.
-    assert "model.safetensors" not in asked[0][1]
-
-
 def damage(folder: Path) -> None:
     path = folder / "medusa_heads.safetensors"
     path.write_bytes(path.read_bytes()[:-7])

@@ -18,6 +18,7 @@ from medusa_decoding.heads.formats import v2
 from medusa_decoding.training.tune_config import TuneConfig
 from medusa_decoding.training.tune_report import TuneReport
 from medusa_decoding.training.tuned_heads import folder_of, target_of, write_tuned
+from tests.hub.stand_in import StandIn
 from tests.tiny import tiny_heads
 
 REPORT = TuneReport(
@@ -96,5 +97,14 @@ def test_packaged_heads_stay_as_they_are(tmp_path: Path) -> None:
     assert target is not None and target.is_copy
 
 
-def test_heads_of_the_hub_have_no_folder() -> None:
-    assert folder_of(with_heads("someone/heads")) is None
+def test_heads_of_the_hub_need_a_copy(own: Path, tmp_path: Path, hub: StandIn) -> None:
+    record = {"README.md": b"# Heads\n", "training.json": b"{}"}
+    hub.add("someone/heads", {**{path.name: path.read_bytes() for path in own.iterdir()}, **record})
+    medusa = with_heads("someone/heads")
+    with pytest.raises(UserError, match="someone/heads are on the Hub: give a folder for a calibrated copy"):
+        target_of(settings(), medusa)
+    target = target_of(settings(out=tmp_path / "copy"), medusa)
+    assert target is not None
+    write_tuned(target, from_pretrained(own).config, REPORT)
+    assert_same_weights(tmp_path / "copy", own)
+    assert (tmp_path / "copy" / "training.json").read_bytes() == b"{}"

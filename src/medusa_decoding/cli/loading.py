@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING
 
 from medusa_decoding.cli.options import Loading
@@ -24,6 +25,11 @@ def load_medusa(model: str, loading: Loading, *, no_heads: bool = False, progres
 
     # An alias is downloaded first, under its own progress bar.
     resolve(model, progress=progress)
+    if loading.heads is not None and progress and sys.stderr.isatty():
+        from medusa_decoding.generation.packaged import heads_folder
+
+        # And so are heads on the Hub.
+        heads_folder(loading.heads, progress=True)
     with busy(f"loading {model} ..."):
         from medusa_decoding.generation import load
 

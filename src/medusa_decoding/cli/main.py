@@ -22,6 +22,7 @@ from medusa_decoding.cli import (
     generate,
     profile,
     pull,
+    push,
     recipe,
     serve,
     train,
@@ -83,6 +84,7 @@ for verb in (
     recipe.recipe,
     tune.tune,
     convert.convert,
+    push.push,
     bench.bench,
     profile.profile,
 ):

@@ -45,7 +45,7 @@ HELPS = {
     "device_map": "auto: spread the base model over GPUs, memory and disk (medusa1).",
     "compute_dtype": "Of the heads' products: auto (bfloat16 where it is faster), float32 or bfloat16.",
     "method": "medusa1: the model stays as it is. medusa2: heads first, then model and heads together.",
-    "initial_heads": "medusa2: begin with these heads instead of training new ones first.",
+    "initial_heads": "medusa2: begin with these heads (folder or Hub id) instead of training new ones first.",
     "joint_epochs": "medusa2: passes of model and heads together over the data; may be a part of one.",
     "adapter": "medusa2: low-rank matrices beside the model's weights (lora), or all its weights (full).",
     "lora_rank": "medusa2: rank of those matrices.",

@@ -13,11 +13,12 @@ from medusa_decoding.errors import UserError
 from medusa_decoding.generation.packaged import packaged_heads
 from medusa_decoding.generation.rules import planner_for
 from medusa_decoding.heads.config import HeadsConfig
+from medusa_decoding.heads.location import folder_of
 from medusa_decoding.heads.module import MedusaHeads
-from medusa_decoding.heads.pretrained import folder_of, read_checkpoint
+from medusa_decoding.heads.pretrained import read_checkpoint
 from medusa_decoding.heads.state import build_heads
 from medusa_decoding.models import ALIASES
-from medusa_decoding.training.tuned_heads import TUNING_FILE
+from medusa_decoding.training.tune_report import TUNING_FILE
 
 
 @dataclass(frozen=True)

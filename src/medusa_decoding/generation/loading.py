@@ -41,7 +41,8 @@ def load(
 ) -> Medusa:
     """Load a base model and its heads.
 
-    model: an alias ("smollm2"), a folder, a Hub id or a `.gguf` file. heads: a folder or Hub id; "auto" takes
+    model: an alias ("smollm2"), a folder, a Hub id or a `.gguf` file. heads: a folder or Hub id
+    (`owner/name`, `owner/name@revision`); "auto" takes
     heads that come with this package and fit; None takes none. draft: who guesses: "heads", "lookup" (the
     text itself, where its end stood in it before), "both", of which lookup needs no heads, or "none", which
     decodes plainly. tree: "auto" (as large as pays on this machine), a number of rows, or a JSON file of

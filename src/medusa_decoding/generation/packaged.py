@@ -8,6 +8,8 @@ from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from medusa_decoding.heads.location import folder_of
+
 if TYPE_CHECKING:
     from medusa_decoding.models import Source
 
@@ -20,6 +22,14 @@ def packaged_heads() -> dict[str, Path]:
     }
 
 
+def heads_folder(heads: str | Path, *, progress: bool = False) -> Path:
+    """The folder of packaged heads ("smollm2", "packaged:smollm2"), or of those in a folder or on the Hub.
+
+    progress: show a download. Raises UserError where there are none.
+    """
+    return packaged_heads().get(str(heads).removeprefix("packaged:")) or folder_of(heads, progress=progress)
+
+
 def heads_location(heads: str | Path | None, source: Source, fingerprint: str) -> Path | None:
     """Where the heads are; None: no heads.
 
@@ -29,7 +39,7 @@ def heads_location(heads: str | Path | None, source: Source, fingerprint: str) -
         return None
     packaged = packaged_heads()
     if heads != "auto":
-        return packaged.get(str(heads).removeprefix("packaged:")) or Path(heads)
+        return heads_folder(heads)
     if source.alias is not None and source.alias.default_heads in packaged:
         return packaged[source.alias.default_heads]
     if _holds_heads(source):

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from medusa_decoding.errors import UserError
 from medusa_decoding.heads.config import CONFIG_FILE, HeadsConfig, read_config
+from medusa_decoding.heads.location import WEIGHTS_FILE, folder_of
 
-WEIGHTS_FILE = "medusa_heads.safetensors"
 Arrays = dict[str, NDArray[Any]]
 
 
@@ -21,7 +21,7 @@ def read_arrays(location: str | Path) -> tuple[HeadsConfig, Arrays]:
     Names are those of `heads.state`. Torch is imported only for layouts and types that NumPy cannot read.
     Raises UserError as `from_pretrained` does.
     """
-    folder = Path(location)
+    folder = folder_of(location)
     if (folder / CONFIG_FILE).is_file():
         found = _read_own(folder)
         if found is not None:
@@ -29,7 +29,7 @@ def read_arrays(location: str | Path) -> tuple[HeadsConfig, Arrays]:
     from medusa_decoding.heads.pretrained import from_pretrained
     from medusa_decoding.heads.state import state_of
 
-    heads = from_pretrained(location)
+    heads = from_pretrained(folder)
     return heads.config, {name: tensor.numpy() for name, tensor in state_of(heads).items()}
 
 

@@ -10,13 +10,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from medusa_decoding.errors import UserError
+from medusa_decoding.hub.failures import chain, explanation, is_of_the_network
 
 _LONGEST_MESSAGE = 240
-_UNREACHABLE = (
-    "the Hugging Face Hub cannot be reached and {name} is neither a local folder nor in the local cache; "
-    "check the name and the network"
-)
-_NETWORK_LIBRARIES = ("httpx", "httpcore", "requests", "urllib3")
 # Damaged configs make transformers fail in any of these ways.
 _EXPECTED = (
     OSError,
@@ -39,7 +35,7 @@ def explained(name: str) -> Iterator[None]:
     except UserError:
         raise
     except Exception as error:
-        if not isinstance(error, _expected()):
+        if not isinstance(error, _expected()) and not is_of_the_network(error):
             raise
         raise UserError(_explanation(name, error)) from error
 
@@ -52,18 +48,8 @@ def _expected() -> tuple[type[BaseException], ...]:
 
 
 def _by_kind() -> Iterator[tuple[type[BaseException], str]]:
-    from huggingface_hub import errors
     from safetensors import SafetensorError
 
-    yield errors.GatedRepoError, "{name} is gated; accept its terms on the Hub and run `hf auth login`"
-    yield (
-        errors.RepositoryNotFoundError,
-        "there is no {name} on the Hub; check the spelling (private ones need `hf auth login`)",
-    )
-    yield errors.HFValidationError, "'{name}' is no Hub id; give owner/name"
-    yield errors.LocalEntryNotFoundError, _UNREACHABLE
-    yield errors.OfflineModeIsEnabled, _UNREACHABLE
-    yield ConnectionError, _UNREACHABLE
     yield SafetensorError, "the weights of {name} are damaged ({error}); download them again"
     if "torch" in sys.modules:
         from torch import OutOfMemoryError
@@ -73,23 +59,17 @@ def _by_kind() -> Iterator[tuple[type[BaseException], str]]:
 
 
 def _explanation(name: str, error: BaseException) -> str:
-    for cause in _chain(error):
+    for cause in chain(error):
         for kind, text in _by_kind():
             if isinstance(cause, kind):
                 return text.format(name=name, error=_one_line(cause))
-        if type(cause).__module__.split(".")[0] in _NETWORK_LIBRARIES:
-            return _UNREACHABLE.format(name=name)
+    if (of_the_hub := explanation(name, error)) is not None:
+        return of_the_hub
     if "trust_remote_code" in str(error):
         return (
             f"{name} brings its own code, which is never run here; use a model that transformers itself knows"
         )
     return f"{name} cannot be loaded ({_one_line(error)}); check that it is a complete causal language model"
-
-
-def _chain(error: BaseException | None) -> Iterator[BaseException]:
-    while error is not None:
-        yield error
-        error = error.__cause__ or error.__context__
 
 
 def _one_line(error: BaseException) -> str:

@@ -43,12 +43,13 @@ class TrainingConfig(BaseModel):
     compute_dtype: of the heads' products ("auto": bfloat16 where this machine is faster with it); weights,
     optimiser and evaluation are float32.
 
-    method "medusa2" then trains base model and heads together (section 2.2.2). initial_heads: heads to
-    begin that with, instead of training new ones as above. joint_epochs: times that it sees the texts; may be
-    a part of one. adapter: train low-rank matrices beside the base model's weights ("lora", with lora_rank
-    and lora_alpha), or all weights ("full"). base_learning_rate: of the base model (None: 2.5e-4 with "lora",
-    2e-5 with "full"). lm_loss: what holds the base model, KL divergence to what it was ("kl") or
-    cross-entropy of the answers ("ce"). heads_weight: λ₀, what the heads' loss weighs beside it.
+    method "medusa2" then trains base model and heads together (section 2.2.2). initial_heads: a folder or
+    Hub id of heads to begin that with, instead of training new ones as above. joint_epochs: times that it
+    sees the texts; may be a part of one. adapter: train low-rank matrices beside the base model's weights
+    ("lora", with lora_rank and lora_alpha), or all weights ("full"). base_learning_rate: of the base model
+    (None: 2.5e-4 with "lora", 2e-5 with "full"). lm_loss: what holds the base model, KL divergence to what
+    it was ("kl") or cross-entropy of the answers ("ce"). heads_weight: λ₀, what the heads' loss weighs
+    beside it.
     forward_tokens: most tokens of a forward pass, padding included. merge: also write the model with the
     low-rank matrices in its weights.
     """

@@ -11,10 +11,10 @@ from typing import Any
 
 from medusa_decoding.errors import UserError
 from medusa_decoding.files import atomic_write
+from medusa_decoding.training.card import Origin, framed, loadable, shape_of
 from medusa_decoding.training.joint.card import change_of, use_of
 
 RECORD_FILE = "training.json"
-CARD_FILE = "README.md"
 # Of the note beside distilled answers, what the card says.
 _DISTILLATION = ("model", "max_tokens", "temperature", "top_p", "seed", "max_prompt_tokens")
 
@@ -123,22 +123,26 @@ def coverage_line(report: TrainingReport) -> str:
     return f"draft vocabulary of {size} tokens: {held_out}{data['coverage']:.1%} of the training tokens"
 
 
-def model_card(report: TrainingReport) -> str:
-    """The README.md of the heads: what they are, recipe, figures; every number is from the report."""
+def origin_of(report: TrainingReport) -> Origin:
+    """What the Hub can be told of the heads by their record alone."""
+    return Origin.of(report.base.get("original", report.base["model"]))
+
+
+def model_card(report: TrainingReport, origin: Origin | None = None) -> str:
+    """The README.md of the heads: what they are, recipe, figures; every number is from the report.
+
+    origin: what the Hub is told; without it, what the report tells.
+    """
     recipe, data, base = report.recipe, report.data, report.base
+    origin = origin or origin_of(report)
     lines = [
-        "---",
-        "library_name: medusa-decoding",
-        "tags: [medusa, speculative-decoding]",
-        "---",
         f"# Medusa heads for {base['model']}",
         "",
-        f"{recipe['num_heads']} heads ({recipe['num_layers']} residual block(s) each, projection:"
-        f" {recipe['projection']}, condition: {recipe['condition']}) that guess the next tokens of"
+        f"{shape_of(recipe)} that guess the next tokens of"
         f" {base['model']} (fingerprint `{base['fingerprint']}`). The base model checks every guess, so the"
         " text is its own.",
         "",
-        *use_of(base),
+        *use_of({**base, "model": loadable(base["model"], origin)}, origin.repo),
         "## Recipe",
         *_table([[name, f"`{recipe[name]}`"] for name in recipe if name != "model"], ["setting", "value"]),
         "",
@@ -157,7 +161,7 @@ def model_card(report: TrainingReport) -> str:
         f" {_threads(report.machine)}, products in {report.compute_dtype};"
         f" {', '.join(f'{name} {version}' for name, version in report.versions.items())}.",
     ]
-    return "\n".join(lines) + "\n"
+    return framed(lines, origin)
 
 
 def _threads(machine: dict[str, Any]) -> str:
@@ -202,7 +206,8 @@ def _figures(report: TrainingReport) -> list[str]:
         " right: how often the likeliest token was right, its mean probability and the expected calibration"
         " error, before → after calibration (by a fit on other positions).",
         "",
-        f"Greedy chain of all heads: {figures['tokens_per_step']:.2f} tokens per step.",
+        "Acceleration rate of the greedy chain of all heads:"
+        f" {figures['tokens_per_step']:.2f} tokens per step.",
         "",
     ]
 

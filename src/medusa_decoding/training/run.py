@@ -19,6 +19,7 @@ from medusa_decoding.models import BaseModel, load_base_model, resolve
 from medusa_decoding.models.placement import device_named
 from medusa_decoding.training import data, report
 from medusa_decoding.training.calibration import calibrate, temperature_of, with_calibration
+from medusa_decoding.training.card import CARD_FILE
 from medusa_decoding.training.checkpoint import CHECKPOINT_FILE
 from medusa_decoding.training.config import TrainingConfig
 from medusa_decoding.training.data import Positions
@@ -264,7 +265,7 @@ def _finish(config: TrainingConfig, trainer: Trainer, record: TrainingReport) ->
     positions = trainer.step * trainer.positions_per_step
     record.positions_per_second = round(positions / max(trainer.seconds, 1e-9), 1)
     record.finished = True
-    save_pretrained(heads, config.out, extra_files={report.CARD_FILE: report.model_card(record)})
+    save_pretrained(heads, config.out, extra_files={CARD_FILE: report.model_card(record)})
     report.save_report(config.out, record)
     Path(config.out / CHECKPOINT_FILE).unlink(missing_ok=True)
     return record

@@ -146,8 +146,7 @@ def _held_out_fraction(medusa: Medusa, data: Path) -> float:
     """
     from medusa_decoding.training.report import load_report
 
-    folder = folder_of(medusa)
-    record = None if folder is None else load_report(folder)
+    record = load_report(folder_of(medusa))
     if record is None or record.data.get("path") != data.name:
         return 0.0
     return float(record.recipe.get("validation_fraction", 0.0))

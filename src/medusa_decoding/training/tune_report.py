@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from medusa_decoding.decoding.calibration import Fit
+from medusa_decoding.errors import UserError
 from medusa_decoding.heads import HeadsConfig
 from medusa_decoding.tuning.guesses import Guesses
 from medusa_decoding.tuning.reliability import (
@@ -18,8 +19,10 @@ from medusa_decoding.tuning.reliability import (
     tokens_per_step,
 )
 
+TUNING_FILE = "tuning.json"
 TOP = (1, 3, 5, 10)
 ROWS = (4, 8, 16)
+_BY_NUMBER = ("top", "trees_before", "trees_after")
 
 
 @dataclass(frozen=True)
@@ -110,3 +113,22 @@ def measure(raw: Guesses, heads: HeadsConfig, temperature: float) -> Measurement
         slopes=list(fitted.slopes),
         misses=list(fitted.misses),
     )
+
+
+def load_tuning(folder: Path) -> TuneReport | None:
+    """What `tune` wrote beside heads; None if there is nothing. Raises UserError if it cannot be read."""
+    path = folder / TUNING_FILE
+    if not path.is_file():
+        return None
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        measured = [_measurement(one) for one in content.pop("measured")]
+        return TuneReport(**content, measured=measured)
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise UserError(f"{path} is no record of a tuning: run `medusa tune` again, or delete it") from error
+
+
+def _measurement(content: dict[str, Any]) -> Measurement:
+    """JSON knows only texts as keys."""
+    by_number = {name: {int(key): one for key, one in content[name].items()} for name in _BY_NUMBER}
+    return Measurement(**{**content, **by_number})

@@ -10,37 +10,36 @@ from pathlib import Path
 from medusa_decoding.errors import UserError
 from medusa_decoding.files import atomic_write
 from medusa_decoding.generation import Medusa
-from medusa_decoding.generation.packaged import packaged_heads
+from medusa_decoding.generation.packaged import heads_folder, packaged_heads
 from medusa_decoding.heads.config import CONFIG_FILE, HeadsConfig, write_config
-from medusa_decoding.heads.plain import WEIGHTS_FILE
-from medusa_decoding.training.report import CARD_FILE, RECORD_FILE
+from medusa_decoding.heads.location import WEIGHTS_FILE
+from medusa_decoding.hub import HubId
+from medusa_decoding.training.card import CARD_FILE
+from medusa_decoding.training.report import RECORD_FILE
 from medusa_decoding.training.tune_card import with_tuning
 from medusa_decoding.training.tune_config import TuneConfig
-from medusa_decoding.training.tune_report import TuneReport
+from medusa_decoding.training.tune_report import TUNING_FILE, TuneReport
 
-TUNING_FILE = "tuning.json"
 # What goes with the weights into a copy.
 _BESIDE = (CARD_FILE, RECORD_FILE)
 
 
 @dataclass(frozen=True)
 class Target:
-    """Heads to be written. origin: where the heads are (a folder or a Hub id). folder: where they go."""
+    """Heads to be written. origin: where the heads are. folder: where they go."""
 
-    origin: str
+    origin: Path
     folder: Path
 
     @property
     def is_copy(self) -> bool:
         """Whether the heads stay as they are."""
-        return Path(self.origin) != self.folder
+        return self.origin != self.folder
 
 
-def folder_of(medusa: Medusa) -> Path | None:
-    """The folder that the loaded heads are from; None where they are from the Hub."""
-    name = medusa.heads_name or ""
-    path = packaged_heads().get(name.removeprefix("packaged:")) or Path(name)
-    return path if path.is_dir() else None
+def folder_of(medusa: Medusa) -> Path:
+    """The folder that the loaded heads are from; in the local cache where they are from the Hub."""
+    return heads_folder(medusa.heads_name or "")
 
 
 def target_of(config: TuneConfig, medusa: Medusa) -> Target | None:
@@ -49,21 +48,29 @@ def target_of(config: TuneConfig, medusa: Medusa) -> Target | None:
     Raises UserError, before anything is measured, where heads would be overwritten or cannot be written.
     """
     folder = folder_of(medusa)
-    origin = str(folder or medusa.heads_name)
     if config.out is not None:
-        if folder is not None and config.out.resolve() == folder.resolve():
+        if config.out.resolve() == folder.resolve():
             return target_of(config.model_copy(update={"out": None}), medusa)
         if (config.out / CONFIG_FILE).exists():
             raise UserError(f"{config.out} holds heads already: give a new folder for the calibrated copy")
-        return Target(origin, config.out)
-    if folder is not None and folder in packaged_heads().values():
+        return Target(folder, config.out)
+    if folder in packaged_heads().values():
         return None
-    if folder is None or not (folder / CONFIG_FILE).is_file():
+    if _is_on_the_hub(medusa):
+        raise UserError(
+            f"the heads {medusa.heads_name} are on the Hub: give a folder for a calibrated copy with --out"
+        )
+    if not (folder / CONFIG_FILE).is_file():
         raise UserError(
             f"the heads {medusa.heads_name} are in a layout without a place for a calibration:"
             " give a folder for a copy with --out"
         )
-    return Target(origin, folder)
+    return Target(folder, folder)
+
+
+def _is_on_the_hub(medusa: Medusa) -> bool:
+    name = medusa.heads_name or ""
+    return not Path(name).expanduser().is_dir() and HubId.parse(name) is not None
 
 
 def write_tuned(target: Target, config: HeadsConfig, report: TuneReport) -> None:
@@ -85,7 +92,7 @@ def write_tuned(target: Target, config: HeadsConfig, report: TuneReport) -> None
 
 
 def _copy_weights(target: Target) -> None:
-    origin = Path(target.origin)
+    origin = target.origin
     if not (origin / CONFIG_FILE).is_file():
         from medusa_decoding.heads import from_pretrained, save_pretrained
 

@@ -176,23 +176,3 @@ def test_proposals_survive_with_a_draft_vocabulary(
     loaded = from_pretrained(tmp_path)
     loaded.bind(lm_head)
     assert_same_proposals(loaded, heads)
-
-
-def test_the_hub_is_asked_for_the_large_file_only_when_it_holds_heads(
-    make_heads: MakeHeads, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    asked: list[bool] = []
-
-    def give(name: str, *, allow_patterns: list[str]) -> str:
-        asked.append("model.safetensors" in allow_patterns)
-        return str(tmp_path)
-
-    monkeypatch.setattr("huggingface_hub.snapshot_download", give)
-    FORMATS["vllm"].save(make_heads(projection="own"), tmp_path)
-    assert from_pretrained("some/heads").config.num_heads == 3
-    assert asked == [False, True]
-    asked.clear()
-    (tmp_path / "config.json").write_text('{"model_type": "llama"}')
-    with pytest.raises(UserError, match="No Medusa heads"):
-        from_pretrained("some/base-model")
-    assert asked == [False]

@@ -19,6 +19,7 @@ from medusa_decoding.training import TrainingConfig, train
 from medusa_decoding.training.checkpoint import CHECKPOINT_FILE
 from medusa_decoding.training.joint.loss import heads_loss
 from medusa_decoding.training.report import load_report
+from tests.hub.stand_in import StandIn
 from tests.training.joint.conftest import MakeConfig
 
 Losses = list[tuple[int, float]]
@@ -206,7 +207,9 @@ def test_finished_run_is_not_repeated_and_another_one_is_refused(make_config: Ma
         train(make_config(method="medusa1"), progress=False)
 
 
-def test_joint_training_begins_with_given_heads(make_config: MakeConfig, tmp_path: Path) -> None:
+def test_joint_training_begins_with_given_heads(
+    make_config: MakeConfig, tmp_path: Path, hub: StandIn
+) -> None:
     given = make_config(method="medusa1", out=tmp_path / "given", num_heads=2, draft_vocabulary=6)
     train(given, progress=False)
     report = train(make_config(initial_heads=given.out), progress=False)
@@ -215,6 +218,9 @@ def test_joint_training_begins_with_given_heads(make_config: MakeConfig, tmp_pat
     assert report.joint["began_with"] == "given"
     assert not (make_config().out / "warmup").exists()
     assert from_pretrained(make_config().out).config.num_heads == 2
+    hub.add("me/heads", {path.name: path.read_bytes() for path in given.out.glob("medusa_*")})
+    again = train(make_config(initial_heads="me/heads@main", out=tmp_path / "again"), progress=False)
+    assert again.joint["began_with"] == "me/heads@main" and again.recipe == report.recipe
     with pytest.raises(UserError, match="No Medusa heads at"):
         train(make_config(initial_heads=tmp_path / "nothing", out=tmp_path / "a"), progress=False)
 

@@ -41,6 +41,7 @@ class Format(Protocol):
 FORMATS: Mapping[str, Format] = MappingProxyType(
     {"native": native, "v1": v1, "v2": v2, "full": full, "vllm": vllm}
 )
+SMALL_FILES = sorted({name for layout in FORMATS.values() for name in layout.FILES} - {vllm.WEIGHTS_FILE})
 
 
 def detect(folder: Path) -> str:

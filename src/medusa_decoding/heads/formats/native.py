@@ -8,10 +8,10 @@ import torch
 
 from medusa_decoding.heads.config import CONFIG_FILE, HeadsConfig, read_config, write_config
 from medusa_decoding.heads.formats.tensors import read_safetensors, write_safetensors
+from medusa_decoding.heads.location import WEIGHTS_FILE
 from medusa_decoding.heads.module import MedusaHeads
 from medusa_decoding.heads.state import StateDict, check_state, state_of
 
-WEIGHTS_FILE = "medusa_heads.safetensors"
 FILES = (CONFIG_FILE, WEIGHTS_FILE)
 
 

@@ -7,17 +7,22 @@ from typing import Any
 JsonObject = dict[str, Any]
 
 
-def use_of(base: JsonObject) -> list[str]:
-    """How to load the heads with the base model that they were trained with; its folder is beside them."""
-    folder = "FOLDER_OF_THIS_FILE"
+def use_of(base: JsonObject, repo: str | None = None) -> list[str]:
+    """How to load the heads with the base model that they were trained with; its folder is beside them.
+
+    repo: where on the Hub the heads are, alone; None while they are in a folder.
+    """
+    folder = "FOLDER_OF_THIS_FILE" if repo is None else "FOLDER_OF_THE_TRAINING"
     model = f'"{folder}/{base["folder"]}"' if "folder" in base else f'"{base.get("original", base["model"])}"'
     adapter = f', adapter="{folder}/{base["adapter"]}"' if "adapter" in base and "folder" not in base else ""
+    trained = repo is not None and ("folder" in base or "adapter" in base)
     return [
         "## Use",
+        *(["The base model that was trained with these heads is not in this repository.", ""] * trained),
         "```python",
         "import medusa_decoding",
         "",
-        f'model = medusa_decoding.load({model}, heads="{folder}"{adapter})',
+        f'model = medusa_decoding.load({model}, heads="{repo or folder}"{adapter})',
         'print(model.generate("Why is the sky blue?").text)',
         "```",
         "",

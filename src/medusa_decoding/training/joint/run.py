@@ -16,6 +16,7 @@ from medusa_decoding.models import BaseModel, Source, load_base_model, resolve
 from medusa_decoding.models.fingerprint import fingerprint
 from medusa_decoding.training import data, report
 from medusa_decoding.training.calibration import calibrate, temperature_of, with_calibration
+from medusa_decoding.training.card import CARD_FILE
 from medusa_decoding.training.checkpoint import CHECKPOINT_FILE
 from medusa_decoding.training.config import TrainingConfig
 from medusa_decoding.training.evaluation import evaluate
@@ -123,7 +124,11 @@ def _note_beginning(
     """Keep what the heads can do before the joint training, on the original's hidden states."""
     given = config.initial_heads
     record.joint = {
-        "began_with": WARMUP_FOLDER if given is None else given.resolve().name,
+        "began_with": WARMUP_FOLDER
+        if given is None
+        else given.resolve().name
+        if given.is_dir()
+        else str(given),
         "trained_parameters": sum(one.numel() for one in trained_parameters(base).values()),
     }
     if held_out:
@@ -169,7 +174,7 @@ def _finish(
         update={"base_model": record.base["model"], "base_fingerprint": record.base["fingerprint"]}
     )
     record.finished = True
-    save_pretrained(heads, config.out, extra_files={report.CARD_FILE: report.model_card(record)})
+    save_pretrained(heads, config.out, extra_files={CARD_FILE: report.model_card(record)})
     report.save_report(config.out, record)
     (config.out / CHECKPOINT_FILE).unlink(missing_ok=True)
     return record
