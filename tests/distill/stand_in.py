@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import socket
+import struct
 import threading
 import time
 from collections.abc import Iterator
@@ -15,8 +17,9 @@ class StandIn:
     """Answers each message with its letters turned round.
 
     faults: for a prompt's last message, what happens to its requests one after the other: a status, "hang"
-    (no answer within the time), "close" (the connection ends), "garbage", or a finish_reason; then all is
-    well. always: the same for every request. delays: seconds before an answer, by last message.
+    (no answer within the time), "close" (the connection ends), "reset" (it breaks), "cut" (half an answer),
+    "garbage", or a finish_reason; then all is well. always: the same for every request. retry_after: what 429
+    and 503 ask for. delays: seconds before an answer, by last message.
     """
 
     def __init__(self) -> None:
@@ -27,6 +30,7 @@ class StandIn:
         self.delays: dict[str, float] = {}
         self.requests: list[dict[str, Any]] = []
         self.headers: list[Any] = []
+        self.retry_after = "0"
         self.running = self.most = 0
         self.lock = threading.Lock()
 
@@ -69,6 +73,15 @@ def _handler(server: StandIn) -> type[BaseHTTPRequestHandler]:
                 time.sleep(1.0)
             elif fault == "close":
                 self.connection.close()
+            elif fault == "reset":
+                self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                self.connection.close()
+            elif fault == "cut":
+                self.send_response(200)
+                self.send_header("content-length", "1000")
+                self.end_headers()
+                self.wfile.write(b'{"choices": [')
+                self.close_connection = True
             elif fault == "garbage":
                 self._send(200, {"choices": []})
             else:
@@ -79,8 +92,8 @@ def _handler(server: StandIn) -> type[BaseHTTPRequestHandler]:
             content = json.dumps(body).encode()
             self.send_response(status)
             self.send_header("content-length", str(len(content)))
-            if status == 429:
-                self.send_header("retry-after", "0")
+            if status in (429, 503):
+                self.send_header("retry-after", server.retry_after)
             self.end_headers()
             self.wfile.write(content)
 

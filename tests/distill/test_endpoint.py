@@ -7,9 +7,12 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from medusa_decoding.distill import DistillConfig, distill, endpoint, remote
@@ -81,12 +84,17 @@ def test_answers_are_the_servers_in_order_of_the_prompts(make_config: Any, serve
 
 
 def test_faults_that_pass_are_waited_out(make_config: Any, server: StandIn) -> None:
-    faults: list[list[int | str]] = [[429, 500, 503], ["hang"], ["close", "garbage"], [502] * 7]
+    faults: list[list[int | str]] = [
+        [429, 500, 503],
+        ["hang"],
+        ["close", "garbage", "reset", "cut"],
+        [502] * 7,
+    ]
     server.faults = dict(zip(PROMPTS[1:5], faults, strict=True))
     config = make_config()
     distill(config, progress=False)
     assert [record["answer"] for record in records_of(config)] == [text[::-1] for text in PROMPTS]
-    assert len(server.requests) == len(PROMPTS) + 3 + 1 + 2 + 7
+    assert len(server.requests) == len(PROMPTS) + 3 + 1 + 4 + 7
 
 
 def test_faults_that_stay_end_the_run_which_goes_on_later(make_config: Any, server: StandIn) -> None:
@@ -94,32 +102,64 @@ def test_faults_that_stay_end_the_run_which_goes_on_later(make_config: Any, serv
     config = make_config()
     with pytest.raises(UserError, match=r"failed 8 times, the last time with: 500 .*no say number 9"):
         distill(config, progress=False)
-    early = records_of(config)
-    # What was there when the run ended is kept, beyond the gap too.
-    assert [record["prompt"] for record in early][:9] == PROMPTS[:9]
+    assert [record["prompt"] for record in records_of(config)] == PROMPTS[:9]
+    # What was there beyond the gap when the run ended is kept, too, and not asked for again.
+    kept = [json.loads(line)["prompt"] for line in config.waiting_path.read_text().splitlines()]
+    assert len(kept) == len(set(kept)) > 0
+    server.requests.clear()
     report = distill(config, progress=False)
-    assert (report.before, report.answers) == (len(early), len(PROMPTS) - len(early))
-    assert {record["prompt"] for record in records_of(config)} == set(PROMPTS)
-    assert len(records_of(config)) == len(PROMPTS)
+    assert (report.before, report.answers) == (9, len(PROMPTS) - 9)
+    assert sorted(server.said()) == sorted(set(PROMPTS[9:]) - set(kept))
+    assert [record["prompt"] for record in records_of(config)] == PROMPTS
+    assert not config.waiting_path.exists()
 
 
-def test_killed_run_goes_on(make_config: Any, server: StandIn) -> None:
-    config = make_config()
-    server.delays = dict.fromkeys(PROMPTS, 0.05)
+CONVERSATIONS = [
+    [f"{name}{turn}" for turn in range(1 + number % 3)] for number, name in enumerate("abcdefghij")
+]
+
+
+def test_killed_run_writes_the_file_of_an_uninterrupted_one(
+    make_config: Any, server: StandIn, tmp_path: Path
+) -> None:
+    """Conversations of one to three turns; the second, which is slow, holds the others up when it ends."""
+    prompts = tmp_path / "p.jsonl"
+    prompts.write_text("".join(json.dumps({"turns": turns}) + "\n" for turns in CONVERSATIONS))
+    whole = make_config(prompts=prompts, out=tmp_path / "whole.jsonl", concurrency=1)
+    distill(whole, progress=False)
+    asked = [one.get("prompt") or one["messages"][-1]["content"] for one in records_of(whole)]
+    assert asked == [turn for turns in CONVERSATIONS for turn in turns]
+    config = make_config(prompts=prompts, request_timeout=20)
+    server.delays = {"b1": 5.0}
     script = f"""
-from medusa_decoding.distill import DistillConfig, distill, writer
-writer.FLUSH_SECONDS = 0.0
+from medusa_decoding.distill import DistillConfig, distill, remote
+remote._KEEP_SECONDS = 0.0
 distill(DistillConfig.model_validate_json({config.model_dump_json()!r}), progress=False)
 """
     process = subprocess.Popen([sys.executable, "-c", script])
-    while not config.out.is_file() or not config.out.stat().st_size:
+    waiting = sum(map(len, CONVERSATIONS)) - 3
+    while not config.waiting_path.is_file() or config.waiting_path.read_bytes().count(b"\n") < waiting:
         assert process.poll() is None
         time.sleep(0.01)
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
+    assert [record["id"] for record in records_of(config)] == [1, 2]
+    # The kill fell into a line.
+    with config.waiting_path.open("a") as file:
+        file.write('{"id": "to')
+    server.delays, server.requests = {}, []
     report = distill(config, progress=False)
-    assert 0 < report.before < len(PROMPTS)
-    assert [record["prompt"] for record in records_of(config)] == PROMPTS
+    assert report.before == 2 and server.said() == ["b1"]
+    assert config.out.read_bytes() == whole.out.read_bytes()
+    assert not config.waiting_path.exists()
+
+
+def test_waiting_answers_to_other_prompts_are_not_taken(make_config: Any, server: StandIn) -> None:
+    config = make_config(limit=2)
+    strange = {"id": 1, "prompt_ids": [5], "answer_ids": [6], "answer": "x", "finish_reason": "stop"}
+    config.waiting_path.write_text(json.dumps(strange) + "\n")
+    distill(config, progress=False)
+    assert [record["answer"] for record in records_of(config)] == [text[::-1] for text in PROMPTS[:2]]
 
 
 def test_prompts_that_are_refused_are_dropped_and_counted(make_config: Any, server: StandIn) -> None:
@@ -224,6 +264,31 @@ def test_waits_double_jitter_and_heed_the_server() -> None:
 
 
 @pytest.mark.parametrize(
+    ("said", "least", "most"),
+    [
+        ("7", 7, 7),
+        ("0.5", 0.5, 0.5),
+        (format_datetime(datetime.now(UTC) + timedelta(hours=1), usegmt=True), 3500, 3600),
+        ("Wed, 21 Oct 2015 07:28:00 GMT", 0, 0),
+        *((said, 0, 0) for said in ("-3", "soon", "nan", "inf", "")),
+    ],
+)
+def test_retry_after_is_seconds_or_a_date(said: str, least: float, most: float) -> None:
+    assert least <= endpoint._retry_after(httpx.Response(429, headers={"retry-after": said})) <= most
+    assert endpoint._retry_after(httpx.Response(429)) == 0
+
+
+def test_an_endpoint_that_asks_for_time_gets_it(
+    make_config: Any, server: StandIn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waits: list[float] = []
+    monkeypatch.setattr(endpoint, "wait_for", lambda attempt, asked_for: waits.append(asked_for) or 0.0)
+    server.faults, server.retry_after = {PROMPTS[0]: [429, 503, 500]}, "7"
+    distill(make_config(limit=1), progress=False)
+    assert waits == [7, 7, 0]
+
+
+@pytest.mark.parametrize(
     ("fields", "message"),
     [
         ({"self_prompts": 3}, "'self_prompts' needs the model on this machine"),
@@ -242,17 +307,22 @@ def test_interruption_keeps_what_is_there(
 ) -> None:
     config = make_config()
     calls = iter(range(1000))
-    take = remote.RemoteDistiller._take
+    settle = remote.RemoteDistiller._settle
 
-    def stop(self: remote.RemoteDistiller) -> tuple[int, int]:
+    def stop(*arguments: Any) -> int:
         if next(calls) == 6:
             raise KeyboardInterrupt
-        return take(self)
+        return settle(*arguments)
 
-    monkeypatch.setattr(remote.RemoteDistiller, "_take", stop)
+    monkeypatch.setattr(remote.RemoteDistiller, "_settle", stop)
     with pytest.raises(KeyboardInterrupt):
         distill(config, progress=False)
-    assert [record["prompt"] for record in records_of(config)][:6] == PROMPTS[:6]
     monkeypatch.undo()
+    early = len(records_of(config))
+    waiting = config.waiting_path.read_text().splitlines() if config.waiting_path.exists() else []
+    assert early + len(waiting) >= 6
+    assert [record["prompt"] for record in records_of(config)] == PROMPTS[:early]
+    server.requests.clear()
     distill(config, progress=False)
-    assert len(records_of(config)) == len(PROMPTS)
+    assert [record["prompt"] for record in records_of(config)] == PROMPTS
+    assert len(server.requests) == len(PROMPTS) - early - len(waiting)

@@ -91,6 +91,11 @@ class DistillConfig(BaseModel):
         return self.out.with_name(self.out.stem + ".dropped.jsonl")
 
     @property
+    def waiting_path(self) -> Path:
+        """Where an endpoint's answers are kept that wait for one before them, until all are written."""
+        return self.out.with_name(self.out.stem + ".waiting.jsonl")
+
+    @property
     def self_prompts_path(self) -> Path:
         """Where the model's own prompts are kept; a prompts file itself."""
         return self.out.with_name(self.out.stem + ".self-prompts.jsonl")

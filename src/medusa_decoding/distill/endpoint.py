@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 import random
+import time
 from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
 from typing import Any
 
 import httpx
@@ -79,7 +82,7 @@ class Endpoint:
                 asked_for = _retry_after(response)
                 fault = f"{response.status_code} {_reason(response)}"
                 _check(response.status_code, fault, self._url)
-            except httpx.TransportError as error:
+            except (httpx.TransportError, httpx.DecodingError) as error:
                 fault = f"{type(error).__name__} {error}".strip()
             except (ValueError, LookupError, TypeError) as error:
                 fault = f"an answer of no known form ({error!r})"
@@ -160,7 +163,13 @@ def _reason(response: httpx.Response) -> str:
 
 
 def _retry_after(response: httpx.Response) -> float:
+    """Seconds that the endpoint asks to wait, which it may say as a date (RFC 9110, section 10.2.3)."""
+    said = response.headers.get("retry-after", "0")
     try:
-        return max(0.0, float(response.headers.get("retry-after", 0)))
+        seconds = float(said)
     except ValueError:
-        return 0.0
+        try:
+            seconds = parsedate_to_datetime(said).timestamp() - time.time()
+        except ValueError:
+            return 0.0
+    return seconds if seconds > 0 and math.isfinite(seconds) else 0.0

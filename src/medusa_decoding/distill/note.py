@@ -48,7 +48,7 @@ def read_note(answers: Path) -> dict[str, Any]:
 def _read(config: DistillConfig) -> dict[str, Any]:
     """The note; empty where there is none, or no answers that it could be about."""
     path = config.record_path
-    begun = [config.out, config.dropped_path, config.self_prompts_path]
+    begun = [config.out, config.dropped_path, config.self_prompts_path, config.waiting_path]
     if not path.is_file() or not any(one.is_file() and one.stat().st_size for one in begun):
         return {}
     try:

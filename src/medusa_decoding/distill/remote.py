@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import deque
-from collections.abc import Coroutine, Iterator
-from concurrent.futures import Future
-from dataclasses import dataclass
+from collections.abc import Callable, Coroutine, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, wait
+from contextlib import suppress
+from dataclasses import dataclass, field
 from threading import Thread
 from typing import Any, TypeVar
 
@@ -16,31 +18,49 @@ from medusa_decoding.distill.distiller import choice_of, prompt_ids, record_of
 from medusa_decoding.distill.endpoint import Completion, Endpoint, Refused
 from medusa_decoding.distill.prompts import Prompt
 from medusa_decoding.distill.turns import turn_ids
+from medusa_decoding.distill.waiting import WaitingAnswers
 from medusa_decoding.distill.writer import AnswerWriter
 from medusa_decoding.errors import UserError
+from medusa_decoding.generation.loops import is_loop
 from medusa_decoding.models import Tokenizer
 
 Result = TypeVar("Result")
 
-# Answers that wait for one before them: for each place, one being written and one ready.
-_WINDOW = 2
+# Conversations begun at a time, for each place: one is being asked, others wait for a slow one before them.
+_WINDOW = 4
 # Refusals before any answer after which the fault is not the prompts'.
 _REFUSALS = 8
 _POLL_SECONDS = 1.0
+# Answers may cost money: a kill loses no more than those of this time.
+_KEEP_SECONDS = 1.0
 
 
 @dataclass
-class _Asked:
+class _Refusal:
+    prompt: Prompt
+    error: Refused
+
+
+@dataclass
+class _Conversation:
+    """A prompt's turns while they are answered.
+
+    prompt, ids: the turn that is asked; answer: its answer to come, None after the last turn. settled: what
+    became of the turns so far, not yet written.
+    """
+
     prompt: Prompt
     ids: list[int]
-    answer: Future[Completion]
+    answer: Future[Completion] | None
+    settled: deque[JsonObject | _Refusal] = field(default_factory=deque)
 
 
 class RemoteDistiller:
     """Asks the endpoint for `concurrency` answers at a time; writes them in the order of the prompts.
 
-    prompts: the turns to be answered now; later turns follow their answers. tokenizer: the model's, which
-    turns the answers into ids.
+    Conversations go on independently of each other, and the turns of each stand together. prompts: the turns
+    to be answered now; later turns follow their answers. tokenizer: the model's, which turns the answers into
+    ids.
     """
 
     def __init__(
@@ -53,98 +73,147 @@ class RemoteDistiller:
     ) -> None:
         self._config, self._model, self._tokenizer, self._writer = config, endpoint_model, tokenizer, writer
         self.finished = self.too_long = self.tokens = 0
-        self._refused: list[tuple[Prompt, Refused]] = []
+        self._refused: list[_Refusal] = []
         self._queue = deque(turn for prompt in prompts if (turn := self._fitting(prompt)) is not None)
-        self._asked: deque[_Asked] = deque()
+        self._open: deque[_Conversation] = deque()
+        self._waiting = WaitingAnswers(config.waiting_path)
+        self._kept = time.monotonic()
 
     @property
     def turns_left(self) -> int:
         """Answers still to be written, later turns included."""
-        waiting = [*(prompt for prompt, _ in self._queue), *(asked.prompt for asked in self._asked)]
-        return sum(1 + len(prompt.later) for prompt in waiting)
+        asked = [*(prompt for prompt, _ in self._queue), *(one.prompt for one in self._open if one.answer)]
+        return sum(1 + len(prompt.later) for prompt in asked)
 
     def steps(self) -> Iterator[tuple[int, int]]:
         """Write all answers; yields (answers settled, tokens written) of each step."""
         with _Background() as background:
             endpoint = background.run(_made(self._config, self._model))
             try:
-                while self._queue or self._asked:
-                    self._ask(endpoint, background)
-                    yield self._take()
-                    self._writer.flush_if_due()
+                while self._queue or self._open:
+                    yield self._step(lambda prompt: background.submit(self._asking(endpoint, prompt)))
                 if self._refused:
                     self._give_up()
             finally:
-                self._drain()
+                self._stop()
                 background.run(endpoint.close())
+        self._writer.flush()
+        self._waiting.clear()
 
-    def _ask(self, endpoint: Endpoint, background: _Background) -> None:
-        while self._queue and len(self._asked) < _WINDOW * self._config.concurrency:
-            prompt, ids = self._queue.popleft()
-            body: JsonObject = {"messages": prompt.messages}
-            if not self._tokenizer.has_chat_template:
-                body = {"prompt": prompt.text}
-            # Each answer has a seed of its own, which depends on the prompt's name alone.
-            seed = choice_of(f"{self._config.seed} {prompt.name}") >> 1
-            self._asked.append(_Asked(prompt, ids, background.submit(endpoint.complete(body, seed))))
+    def _step(self, ask: Callable[[Prompt], Future[Completion]]) -> tuple[int, int]:
+        """Ask as much as there is room for, wait a little for answers, write those whose turn it is."""
+        while self._queue and len(self._open) < _WINDOW * self._config.concurrency:
+            self._open.append(self._begun(*self._queue.popleft(), ask))
+        wait([one.answer for one in self._open if one.answer], _POLL_SECONDS, FIRST_COMPLETED)
+        before, settled = self.tokens, 0
+        for conversation in self._open:
+            while conversation.answer is not None and conversation.answer.done():
+                settled += self._settle(conversation, ask)
+        self._write()
+        if time.monotonic() - self._kept >= _KEEP_SECONDS:
+            self._keep()
+        return settled, self.tokens - before
 
-    def _take(self) -> tuple[int, int]:
-        """Wait a little for the answer whose turn it is."""
-        first = self._asked[0]
+    def _begun(
+        self, prompt: Prompt, ids: list[int], ask: Callable[[Prompt], Future[Completion]]
+    ) -> _Conversation:
+        """The turn, asked unless an earlier run has its answer."""
+        kept = self._waiting.answer_to(prompt.name, ids)
+        if kept is None:
+            return _Conversation(prompt, ids, ask(prompt))
+        answer: Future[Completion] = Future()
+        answer.set_result(Completion(kept["answer"], kept["finish_reason"]))
+        return _Conversation(prompt, ids, answer)
+
+    def _asking(self, endpoint: Endpoint, prompt: Prompt) -> Coroutine[Any, Any, Completion]:
+        body: JsonObject = {"messages": prompt.messages}
+        if not self._tokenizer.has_chat_template:
+            body = {"prompt": prompt.text}
+        # Each answer has a seed of its own, which depends on the prompt's name alone.
+        return endpoint.complete(body, choice_of(f"{self._config.seed} {prompt.name}") >> 1)
+
+    def _settle(self, conversation: _Conversation, ask: Callable[[Prompt], Future[Completion]] | None) -> int:
+        """Take the answer that is there, and ask the next turn; returns how many answers are settled with it.
+
+        ask: None where no more is asked.
+        """
+        assert conversation.answer is not None
+        prompt = conversation.prompt
         try:
-            completion = first.answer.result(_POLL_SECONDS)
-        except TimeoutError:
-            return 0, 0
+            completion = conversation.answer.result()
         except Refused as error:
-            self._asked.popleft()
-            return self._refuse(first.prompt, error), 0
-        self._asked.popleft()
-        return self._finish(first, completion)
+            conversation.settled.append(_Refusal(prompt, error))
+            conversation.answer = None
+            return 1 + len(prompt.later)
+        conversation.answer = None
+        record = self._record(prompt, conversation.ids, completion)
+        conversation.settled.append(record)
+        later = None if is_loop(record["answer_ids"]) else prompt.after(completion.text)
+        turn = self._fitting(later) if later is not None and ask is not None else None
+        if turn is None or ask is None:
+            return 1 + len(prompt.later)
+        begun = self._begun(*turn, ask)
+        conversation.prompt, conversation.ids, conversation.answer = begun.prompt, begun.ids, begun.answer
+        return 1
 
-    def _finish(self, asked: _Asked, completion: Completion) -> tuple[int, int]:
-        prompt, text = asked.prompt, completion.text
-        said = [*prompt.messages, {"role": "assistant", "content": text}]
-        ids = turn_ids(self._tokenizer, said, asked.ids, ended=completion.finish_reason == "stop")
+    def _record(self, prompt: Prompt, asked: list[int], completion: Completion) -> JsonObject:
+        said = [*prompt.messages, {"role": "assistant", "content": completion.text}]
+        ids = turn_ids(self._tokenizer, said, asked, ended=completion.finish_reason == "stop")
         self.tokens += len(ids)
-        record = record_of(prompt, asked.ids, ids, text, completion.finish_reason)
-        if not self._writer.add(record, None):
-            return 1 + len(prompt.later), len(ids)
-        self.finished += 1
-        self._note_refusals()
-        later = prompt.after(text)
-        if later is None:
-            return 1, len(ids)
-        if (turn := self._fitting(later)) is None:
-            return 1 + len(prompt.later), len(ids)
-        self._queue.appendleft(turn)
-        return 1, len(ids)
+        return record_of(prompt, asked, ids, completion.text, completion.finish_reason)
 
-    def _refuse(self, prompt: Prompt, error: Refused) -> int:
+    def _write(self) -> None:
+        """Hand on what is settled, up to the first turn that is not."""
+        while self._open:
+            first = self._open[0]
+            while first.settled:
+                one = first.settled.popleft()
+                if isinstance(one, _Refusal):
+                    self._refuse(one)
+                elif self._writer.add(one, None):
+                    self.finished += 1
+                    self._note_refusals()
+            if first.answer is not None:
+                return
+            self._open.popleft()
+
+    def _keep(self) -> None:
+        """Put all answers that are there on the disk."""
+        self._writer.flush()
+        self._waiting.keep(
+            one for waiting in self._open for one in waiting.settled if not isinstance(one, _Refusal)
+        )
+        self._kept = time.monotonic()
+
+    def _stop(self) -> None:
+        """Keep the answers that are there when something stops the work."""
+        for conversation in self._open:
+            answer = conversation.answer
+            if answer is not None and not answer.cancel() and answer.exception() is None:
+                self._settle(conversation, None)
+        # That the endpoint refuses everything has been said then.
+        with suppress(UserError):
+            self._write()
+        self._keep()
+
+    def _refuse(self, refusal: _Refusal) -> None:
         """Refusals are noted once an answer has shown that the fault is the prompt's own."""
-        self._refused.append((prompt, error))
+        self._refused.append(refusal)
         self._note_refusals()
         if len(self._refused) >= _REFUSALS:
             self._give_up()
-        return 1 + len(prompt.later)
 
     def _note_refusals(self) -> None:
         if self.finished:
-            for prompt, error in self._refused:
-                self._writer.drop(prompt.name, "refused by the endpoint", str(error))
+            for one in self._refused:
+                self._writer.drop(one.prompt.name, "refused by the endpoint", str(one.error))
             self._refused = []
 
     def _give_up(self) -> None:
         raise UserError(
-            f"{self._config.endpoint} refuses every request ({self._refused[-1][1]});"
+            f"{self._config.endpoint} refuses every request ({self._refused[-1].error});"
             " check the model's name and the settings"
         )
-
-    def _drain(self) -> None:
-        """Keep the answers that are there when something stops the work."""
-        for asked in self._asked:
-            if not asked.answer.cancel() and asked.answer.exception() is None:
-                self._finish(asked, asked.answer.result())
-        self._asked.clear()
 
     def _fitting(self, prompt: Prompt) -> tuple[Prompt, list[int]] | None:
         """The prompt with its ids; None where it is too long."""
