@@ -6,11 +6,12 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constr
 # The system's, or the one that comes with what the tests need.
 CMAKE := $(or $(shell command -v cmake 2>/dev/null),$(BIN)/cmake)
 
-.PHONY: help demo test sanitize sanitize-address sanitize-thread check lint types imports format clean
+.PHONY: help demo test test-sglang sanitize sanitize-address sanitize-thread check lint types imports format clean
 
 help:
 	@echo "make demo   install into $(VENV), fetch SmolLM2-135M-Instruct (93 MB), decode one prompt both ways"
 	@echo "make test   install what the tests need and run them"
+	@echo "make test-sglang  the plugin for SGLang, on SGLang's own classes (its wheel is 39 MB)"
 	@echo "make check  lint, types, direction of imports"
 	@echo "make sanitize  the C++ engine under sanitizers for memory, undefined behaviour and threads"
 
@@ -19,6 +20,17 @@ demo: $(VENV)/installed
 
 test: $(VENV)/installed-test
 	@$(BIN)/python -m pytest
+
+# SGLang from PyPI in an environment of its own, without its dependencies: what needs a GPU is replaced in the tests.
+test-sglang: .venv-sglang/installed
+	@PYTHONPATH=src:.:integrations/sglang/src .venv-sglang/bin/python -m pytest integrations/sglang/tests
+
+.venv-sglang/installed: integrations/sglang/requirements-test.txt $(VENV)/installed-test
+	@$(PYTHON) -m venv .venv-sglang
+	@$(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))' > \
+	    $$(.venv-sglang/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/project.pth
+	@.venv-sglang/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -r $<
+	@touch $@
 
 # The C++ engine alone, without Python, on a tiny model, under the compiler's sanitizers.
 sanitize: sanitize-address sanitize-thread
@@ -61,4 +73,4 @@ $(VENV)/installed-test: $(VENV)/installed
 	@touch $@
 
 clean:
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist
+	rm -rf $(VENV) .venv-sglang .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist
