@@ -18,6 +18,7 @@ from medusa_decoding.distill.answers import append_records
 from tests.cli.conftest import Command
 from tests.cli.test_serve import served
 from tests.distill.stand_in import serving
+from tests.tiny import tiny_heads
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "scaling.md").read_text(encoding="utf-8")
@@ -26,8 +27,7 @@ COMMANDS = [
 ]
 SERVE, DISTILL = COMMANDS[:2]
 LAUNCHES = [command for command in COMMANDS if command.startswith("accelerate launch")]
-# They need vLLM, and heads of its layout: tests/integration does that.
-VLLM = ("vllm serve ", "medusa convert heads --to vllm ")
+(CONVERT,) = (command for command in COMMANDS if command.startswith("medusa convert "))
 LLAMA = "meta-llama/Llama-3.1-70B-Instruct"
 CONVERSATION = ["Name a colour.", "Name another one."]
 
@@ -40,8 +40,8 @@ def arguments_of(command: str, **places: object) -> list[str]:
 
 
 def test_every_command_of_the_page_is_known_here() -> None:
-    run = [SERVE, DISTILL, *LAUNCHES]
-    rest = [one for one in COMMANDS if one not in run and not one.startswith(VLLM)]
+    run = [SERVE, DISTILL, *LAUNCHES, CONVERT]
+    rest = [one for one in COMMANDS if one not in run and not one.startswith("vllm serve ")]
     assert SERVE.startswith("medusa serve smollm2 ") and DISTILL.startswith("medusa distill smollm2 ")
     assert len(LAUNCHES) == 2
     assert [one.split()[:3] for one in rest] == [
@@ -73,6 +73,15 @@ def test_a_large_model_behind_an_endpoint_answers(
     assert [json.loads(line)["answer"] for line in Path("answers.jsonl").read_text().splitlines()] == [
         "cba", "fed",
     ]  # fmt: skip
+
+
+def test_heads_are_converted_for_vllm(
+    medusa: Command, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    ended = medusa(*arguments_of(CONVERT, MODEL=model, heads=tiny_heads(tmp_path / "heads")))
+    assert ended.status == 0, ended.error
+    assert json.loads(Path("heads-vllm/config.json").read_text())["architectures"] == ["MedusaModel"]
 
 
 def test_training_costs_are_reckoned(medusa: Command) -> None:
