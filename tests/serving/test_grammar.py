@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from typing import Any
 
 import jsonschema
@@ -12,6 +13,7 @@ import pytest
 from openai import OpenAI
 
 from medusa_decoding.models import Tokenizer
+from medusa_decoding.serving import compiling
 from medusa_decoding.serving.errors import ApiError
 from medusa_decoding.serving.grammar import Grammars
 from medusa_decoding.serving.jobs import Unsupported
@@ -175,3 +177,14 @@ def test_the_client_is_told_that_a_text_became_too_complex(client: OpenAI) -> No
             model="tiny", messages=[{"role": "user", "content": "Who?"}], response_format=wanted
         )
     assert caught.value.code == "unsupported_schema"
+
+
+def test_a_schema_that_takes_too_long_to_compile_is_refused(
+    grammars: Grammars, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(compiling, "PATIENCE", 0.05)
+    waiting = threading.Event()
+    monkeypatch.setattr(Grammars, "_of_schema", lambda *_: waiting.wait(20))
+    with pytest.raises(ApiError, match="takes too long"):
+        grammars.of_format(of_schema(PERSON))
+    waiting.set()

@@ -13,6 +13,8 @@ MOST_LEVELS = 8000
 """Levels of a schema times places that it refers to."""
 STACK = 64 * 2**20
 """Bytes. A level took up to 7.5 kB of it (llguidance 1.9 on x86-64): at 8 MB a thousand ended the process."""
+PATIENCE = 20.0
+"""Seconds. Few patterns that all must fit can take hours, and nothing stops the compiler."""
 _SETTING = threading.Lock()
 
 
@@ -29,7 +31,10 @@ def levels_followed(schema: Any) -> int:
 
 
 def with_deep_stack(work: Callable[[], Result]) -> Result:
-    """What `work` returns or raises, run in a thread whose stack holds `MOST_LEVELS`."""
+    """What `work` returns or raises, run in a thread whose stack holds `MOST_LEVELS`.
+
+    Raises TimeoutError after `PATIENCE`; the thread goes on then, in vain.
+    """
     future: Future[Result] = Future()
 
     def run() -> None:
@@ -45,7 +50,7 @@ def with_deep_stack(work: Callable[[], Result]) -> Result:
             thread.start()
         finally:
             threading.stack_size(usual)
-    return future.result()
+    return future.result(PATIENCE)
 
 
 def _items(value: Any) -> Iterator[Any]:

@@ -97,7 +97,7 @@ class Grammars:
             if isinstance(wanted, JsonSchemaFormat)
             else {"type": "object"}
         )
-        return with_deep_stack(lambda: self._of_schema(schema))
+        return _in_time(lambda: self._of_schema(schema), "response_format")
 
     def _of_schema(self, schema: dict[str, Any]) -> Callable[[], Mask]:
         from llguidance import LLMatcher
@@ -117,7 +117,7 @@ class Grammars:
         _check_levels(schema, "tools")
         begin, end = json.dumps(f"{form.begin}\n"), json.dumps(f"\n{form.end}")
         grammar = LLMatcher.grammar_from_lark(f"start: {begin} call {end}\ncall: %json {json.dumps(schema)}")
-        return with_deep_stack(lambda: self._compiled(grammar, "tools"))
+        return _in_time(lambda: self._compiled(grammar, "tools"), "tools")
 
     def _compiled(self, grammar: str, param: str) -> Callable[[], Mask]:
         from llguidance import LLMatcher
@@ -159,6 +159,13 @@ class _Words:
     def __call__(self, text: bytes | str) -> list[int]:
         """Token ids of a text."""
         return self._encode(text if isinstance(text, str) else text.decode(errors="replace"), special=False)
+
+
+def _in_time(compiled: Callable[[], Callable[[], Mask]], param: str) -> Callable[[], Mask]:
+    try:
+        return with_deep_stack(compiled)
+    except TimeoutError:
+        raise _refusal("compiling it takes too long", param) from None
 
 
 def _check_levels(schema: dict[str, Any], param: str) -> None:
