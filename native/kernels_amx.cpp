@@ -28,7 +28,8 @@ constexpr int kRegister = kTileRows * kDepth;  // bytes
 #define MEDUSA_WEIGHTS_2 6
 #define MEDUSA_WEIGHTS_3 7
 
-// What tiles load has to be in memory; the compiler does not know that they read it.
+// What tiles load has to be in memory; the compiler does not know that they read it. (Of a configuration, GCC 12's
+// header names the first eight bytes only; if others are garbage, the processor faults.)
 #define MEDUSA_WRITTEN __asm__ volatile("" ::: "memory")
 
 struct alignas(64) TileConfig {
@@ -207,6 +208,7 @@ void linear_amx(const Linear& weights, const Activations& x, int rows, float* ou
         const int count = std::min(kRowChunk, rows - chunk), tiles = (count + kTileRows - 1) / kTileRows;
         planes.split(x, chunk, count, tiles, weights.k);
         const TileConfig config((count + tiles - 1) / tiles);
+        MEDUSA_WRITTEN;
         _tile_loadconfig(&config);
         Product(weights, x, planes, chunk, count, tiles, out, out_stride, add).run(begin, end);
         _tile_release();

@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -121,3 +122,26 @@ def test_missing_packages_are_named(medusa: Command, monkeypatch: pytest.MonkeyP
     ended = medusa("serve", "smollm2")
     assert ended.status == 2
     assert ended.error == "medusa: error: serving needs uvicorn: pip install 'medusa-decoding[serve]'\n"
+
+
+def test_two_clients_of_the_torch_engine_get_the_same_with_and_without_heads(tmp_path: Path) -> None:
+    base, heads = tiny_llama(tmp_path / "base"), tiny_heads(tmp_path / "heads", num_heads=3)
+    engine = ("--engine", "torch", "--dtype", "float64")
+
+    def ask(place: int, speculative: str | int) -> tuple[object, int]:
+        """A client's text with its end and count of tokens, and how many guesses came true."""
+        body = {"prompt": [[30, 31, 32, 30, 31, 32, 30], [70, 12, 70, 12, 70]][place], "max_tokens": 40}
+        body |= {"temperature": 0.9 * place, "seed": place, "speculative": speculative}
+        answer = client.post("/v1/completions", json=body).json()
+        accepted = sum(answer["medusa"]["accepted_per_source"].values())
+        return (answer["choices"], answer["usage"]["completion_tokens"]), accepted
+
+    def both(speculative: str | int) -> list[tuple[object, int]]:
+        return list(pool.map(ask, range(2), [speculative] * 2))
+
+    with served(base, "--heads", heads, *engine) as (process, client), ThreadPoolExecutor(2) as pool:
+        plain, guessed = both("off"), both(8)
+        assert [text for text, _ in guessed] == [text for text, _ in plain]
+        assert sum(accepted for _, accepted in plain) == 0 < sum(accepted for _, accepted in guessed)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(60) == 0

@@ -96,13 +96,12 @@ class FakeTicket:
             wanted = (
                 int(random.integers(97, 122)) - 33 if self.job.mask is None else int(random.integers(1 << 30))
             )
+        forced = [token for token, bias in options.logit_bias.items() if bias >= FORCED]
+        wanted = forced[0] if forced else wanted
         if self.job.mask is not None:
             allowed = np.flatnonzero(self.job.mask.allowed([]))
             if wanted not in allowed:
                 wanted = int(allowed[(wanted or 0) % len(allowed)])
-        forced = [token for token, bias in options.logit_bias.items() if bias >= FORCED]
-        if forced:
-            return forced[0]
         return min(self._jobs.tokenizer.eos_ids) if wanted is None else wanted
 
     def _end(self, how: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections import Counter
 
@@ -23,9 +24,18 @@ SETTINGS = settings(
     phases=[Phase.explicit, Phase.generate],
     suppress_health_check=list(HealthCheck),
 )
-_SETTLED = {"model": "tiny", "stream_options": None, "logit_bias": {"5": 1}, "max_tokens": 4, "n": 1}
-"""What the description cannot say: names, token ids, and fields that need each other."""
 POSITIVE, NEGATIVE = schemathesis.GenerationMode.POSITIVE, schemathesis.GenerationMode.NEGATIVE
+REFUSED = {400: "wrong", 404: "another model", 413: "too large", 429: "too many"}
+
+
+def register() -> None:
+    """Tell schemathesis what the formats of the description mean that it does not know."""
+    values = st.none() | st.booleans() | st.integers() | st.text(max_size=9)
+    objects = st.dictionaries(st.text(max_size=9), values | st.lists(values, max_size=3), max_size=3)
+    schemathesis.openapi.format("json-object", objects.map(json.dumps))
+
+
+register()
 
 
 @pytest.fixture(scope="module")
@@ -35,35 +45,44 @@ def description(shared_server: Server) -> schemathesis.BaseSchema:
     return schemathesis.openapi.from_url(f"{shared_server.url}/openapi.json")
 
 
-@pytest.mark.parametrize(
-    ("method", "path", "mode"),
-    [
-        ("POST", "/v1/chat/completions", POSITIVE),
-        ("POST", "/v1/chat/completions", NEGATIVE),
-        ("POST", "/v1/completions", POSITIVE),
-        ("POST", "/v1/completions", NEGATIVE),
-        ("GET", "/v1/models/{name}", POSITIVE),
-    ],
-)
-def test_described_requests_and_their_opposites_are_answered(
+def answers(
     description: schemathesis.BaseSchema, method: str, path: str, mode: schemathesis.GenerationMode
-) -> None:
+) -> Counter[int]:
+    """How many cases were answered with each status; each answer is one that the description knows."""
     seen: Counter[int] = Counter()
 
     @SETTINGS
     @given(case=description[path][method].as_strategy(generation_mode=mode))
     def check(case: schemathesis.Case) -> None:
-        if mode is POSITIVE and isinstance(case.body, dict):
-            case.body.update(_SETTLED)
-        answer = case.call(timeout=30)
+        answer = case.call(timeout=60)
         seen[answer.status_code] += 1
-        assert answer.status_code in (200, 400, 404, 405, 413, 422), answer.text
-        if answer.status_code >= 400:
+        assert answer.status_code in (200, *REFUSED), answer.text
+        if mode is NEGATIVE:
+            assert answer.status_code in REFUSED, case.body
+        if answer.status_code in REFUSED:
             assert set(answer.json()["error"]) == {"message", "type", "param", "code"}
 
     check()
-    print(seen)
-    assert seen
+    return seen
+
+
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/completions"])
+def test_most_requests_that_are_described_are_answered(
+    description: schemathesis.BaseSchema, path: str
+) -> None:
+    seen = answers(description, "POST", path, POSITIVE)
+    assert seen[200] >= 0.6 * seen.total(), seen
+
+
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/completions"])
+def test_requests_that_the_description_forbids_are_refused(
+    description: schemathesis.BaseSchema, path: str
+) -> None:
+    assert answers(description, "POST", path, NEGATIVE)
+
+
+def test_any_name_of_a_model_is_answered(description: schemathesis.BaseSchema) -> None:
+    assert answers(description, "GET", "/v1/models/{name}", POSITIVE)
 
 
 @SETTINGS

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import json
+import threading
 from typing import Any
 
 import jsonschema
 import numpy as np
+import openai
 import pytest
 from openai import OpenAI
 
 from medusa_decoding.models import Tokenizer
+from medusa_decoding.serving import compiling
+from medusa_decoding.serving.errors import ApiError
 from medusa_decoding.serving.grammar import Grammars
+from medusa_decoding.serving.jobs import Unsupported
 from medusa_decoding.serving.schema import JsonObjectFormat, JsonSchemaFormat, TextFormat
 from medusa_decoding.serving.served import Served
+from medusa_decoding.serving.tools import HERMES
 from tests.serving.conftest import Server
 from tests.tiny import VOCABULARY_SIZE, tiny_tokenizer
 
@@ -131,3 +137,54 @@ def test_a_schema_is_kept_through_the_api(client: OpenAI, server: Server) -> Non
     for one in found:
         jsonschema.validate(one, PERSON)
     assert len({json.dumps(one) for one in found}) > 1
+
+
+def chain(length: int) -> dict[str, Any]:
+    """A schema whose places each refer to the next one."""
+    places = {f"d{i}": {"items": {"$ref": f"#/$defs/d{i + 1}"}} for i in range(length)}
+    return {"$ref": "#/$defs/d0", "$defs": {**places, f"d{length}": {"type": "string"}}}
+
+
+def test_long_chains_of_references_are_compiled_or_refused(grammars: Grammars) -> None:
+    # On a stack of 8 MB, 1,100 of them ended the process.
+    make = grammars.of_format(of_schema(chain(1500)))
+    assert make is not None and np.flatnonzero(make().allowed([])).size
+    with pytest.raises(ApiError, match="levels times its references"):
+        grammars.of_format(of_schema(chain(20_000)))
+    deep = {"name": "f", "parameters": chain(20_000)}
+    with pytest.raises(ApiError, match="levels times its references"):
+        grammars.of_calls(HERMES, [deep])
+
+
+@pytest.mark.parametrize("schema", [{"const": 10**400}, {"enum": [float("nan")]}])
+def test_what_the_compiler_cannot_read_is_refused(grammars: Grammars, schema: dict[str, Any]) -> None:
+    with pytest.raises(ApiError, match="not supported"):
+        grammars.of_format(of_schema(schema))
+
+
+def test_a_text_that_becomes_too_complex_is_the_requests_fault(grammars: Grammars) -> None:
+    make = grammars.of_format(of_schema({"type": "string", "pattern": "^" + "(a|bc)*" * 1000 + "$"}))
+    assert make is not None
+    with pytest.raises(Unsupported, match="too complex"):
+        make().advance(grammars._served.tokenizer.encode('"aaaa', special=False))
+
+
+def test_the_client_is_told_that_a_text_became_too_complex(client: OpenAI) -> None:
+    schema = {"type": "string", "pattern": "^" + "(a|bc)*" * 1000 + "$"}
+    wanted = {"type": "json_schema", "json_schema": {"name": "x", "schema": schema}}
+    with pytest.raises(openai.BadRequestError, match="too complex") as caught:
+        client.chat.completions.create(
+            model="tiny", messages=[{"role": "user", "content": "Who?"}], response_format=wanted
+        )
+    assert caught.value.code == "unsupported_schema"
+
+
+def test_a_schema_that_takes_too_long_to_compile_is_refused(
+    grammars: Grammars, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(compiling, "PATIENCE", 0.05)
+    waiting = threading.Event()
+    monkeypatch.setattr(Grammars, "_of_schema", lambda *_: waiting.wait(20))
+    with pytest.raises(ApiError, match="takes too long"):
+        grammars.of_format(of_schema(PERSON))
+    waiting.set()

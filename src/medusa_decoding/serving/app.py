@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import cache
 from importlib.resources import files
 from typing import Any
 
@@ -15,6 +16,7 @@ from medusa_decoding.serving import errors
 from medusa_decoding.serving.chat import chat_completion
 from medusa_decoding.serving.completions import completion
 from medusa_decoding.serving.config import ServeConfig
+from medusa_decoding.serving.description import describe
 from medusa_decoding.serving.errors import ApiError
 from medusa_decoding.serving.grammar import Grammars
 from medusa_decoding.serving.jobs import Jobs
@@ -56,6 +58,10 @@ def create_app(served: Served, jobs: Jobs, metrics: Metrics, config: ServeConfig
     _add_completions(app, service)
     _add_models(app, served)
     _add_surroundings(app, metrics)
+    # FastAPI keeps the document that it makes.
+    document = app.openapi
+    described = cache(lambda: describe(document(), served, service.most_choices))
+    app.openapi = described  # type: ignore[method-assign]
     return app
 
 

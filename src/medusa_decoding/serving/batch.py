@@ -11,7 +11,7 @@ from medusa_decoding.decoding.sequence import common_length
 from medusa_decoding.errors import UserError
 from medusa_decoding.generation import Medusa
 from medusa_decoding.serving.faults import log
-from medusa_decoding.serving.jobs import Event, Failed
+from medusa_decoding.serving.jobs import Event, Failed, Unsupported
 from medusa_decoding.serving.memory import KvMemory
 from medusa_decoding.serving.observer import Ending, Observer
 from medusa_decoding.serving.pace import Pace
@@ -87,7 +87,8 @@ class Batch:
         for text in list(self.running):
             if (error := text.sequence.error) is not None:
                 log.error("a text failed: %s", type(error).__name__)
-                brought.append((text, [Failed("the engine failed on this text")]))
+                unknown = Failed("the engine failed on this text")
+                brought.append((text, [error if isinstance(error, Unsupported) else unknown]))
                 self.end(text, "failed")
             elif text.sequence.finish_reason is not None:
                 self.end(text, text.sequence.finish_reason)

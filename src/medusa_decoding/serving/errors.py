@@ -12,7 +12,7 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from medusa_decoding.serving.faults import note_fault
-from medusa_decoding.serving.jobs import Draining, Failed, QueueFull
+from medusa_decoding.serving.jobs import Draining, Failed, QueueFull, Unsupported
 
 DRAINING_RETRY_SECONDS = 5
 _NAME_OF_TYPE = re.compile(r"(list|dict|literal|constrained|function-\w+)[\[-]")
@@ -50,6 +50,8 @@ def error_response(error: Exception) -> JSONResponse:
     if isinstance(error, Draining):
         message = "the server is shutting down"
         return _response(503, message, code="shutting_down", retry_after=DRAINING_RETRY_SECONDS)
+    if isinstance(error, Unsupported):
+        return _response(400, str(error), code="unsupported_schema")
     if isinstance(error, Failed):
         return _response(500, "the engine failed on this request", code="engine_failed")
     note_fault(error)
@@ -82,13 +84,15 @@ def invalid_request(faults: Sequence[Mapping[str, Any]]) -> ApiError:
     """
     fault = max(faults, key=lambda one: len(one["loc"]))
     param = _field(fault["loc"][1:])
+    if fault["type"].startswith("union_tag"):
+        param = f"{param}.{fault['ctx']['discriminator'].strip(chr(39))}"
     if fault["type"] == "extra_forbidden":
         return ApiError(
             400, f"{param} is not supported: leave it out", param=param, code="unsupported_parameter"
         )
     if fault["type"] == "json_invalid":
         return ApiError(400, "the body is not valid JSON", code="invalid_json")
-    if fault["type"] == "missing" and param is not None:
+    if fault["type"] in ("missing", "union_tag_not_found") and param is not None:
         return ApiError(400, f"{param} is required", param=param, code="missing_required_parameter")
     said = str(fault["msg"]).removeprefix("Value error, ")
     message = f"{param}: {said[:1].lower()}{said[1:]}" if param else said
@@ -98,8 +102,10 @@ def invalid_request(faults: Sequence[Mapping[str, Any]]) -> ApiError:
 def _field(place: Sequence[str | int]) -> str | None:
     """The field at fault, `messages.0.content`, without the steps that name one of its types."""
     steps: list[str] = []
-    for part, after in zip(place, ["", *place], strict=False):
-        is_kind = after == "response_format" or part in ("str", "int", "NamedTool", "[key]")
+    for index, part in enumerate(place):
+        before = place[max(index - 2, 0) : index]
+        is_kind = part in ("str", "int", "NamedTool", "[key]") or before[-1:] == ("response_format",)
+        is_kind |= len(before) == 2 and before[0] == "messages" and isinstance(part, str)
         if not is_kind and not _NAME_OF_TYPE.match(str(part)):
             steps.append(str(part))
     return ".".join(steps)[:200] or None

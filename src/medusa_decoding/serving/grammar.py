@@ -11,7 +11,9 @@ import numpy as np
 
 from medusa_decoding.decoding.sequence import Mask
 from medusa_decoding.decoding.tree import BoolArray
+from medusa_decoding.serving.compiling import MOST_LEVELS, levels_followed, with_deep_stack
 from medusa_decoding.serving.errors import ApiError
+from medusa_decoding.serving.jobs import Unsupported
 from medusa_decoding.serving.schema import JsonSchemaFormat, ResponseFormat, TextFormat
 from medusa_decoding.serving.served import Served
 from medusa_decoding.serving.tools import ToolForm
@@ -70,7 +72,11 @@ class GrammarMask:
 
     def _check(self) -> None:
         if self._matcher.is_error():
-            raise RuntimeError(f"grammar: {_reason(self._matcher.get_error())}")
+            reason = _reason(self._matcher.get_error())
+            if "satisfy the grammar" in reason:
+                raise RuntimeError(f"grammar: {reason}")
+            # How many states a text takes is not known when its schema is compiled.
+            raise Unsupported(f"a text of this schema is too complex: {reason}")
 
 
 class Grammars:
@@ -86,10 +92,21 @@ class Grammars:
         """
         if wanted is None or isinstance(wanted, TextFormat):
             return None
-        schema = wanted.json_schema.schema_ if isinstance(wanted, JsonSchemaFormat) else {"type": "object"}
+        schema = (
+            wanted.json_schema.schema_.as_json()
+            if isinstance(wanted, JsonSchemaFormat)
+            else {"type": "object"}
+        )
+        return _in_time(lambda: self._of_schema(schema), "response_format")
+
+    def _of_schema(self, schema: dict[str, Any]) -> Callable[[], Mask]:
         from llguidance import LLMatcher
 
-        grammar = LLMatcher.grammar_from_json_schema(json.dumps(schema), overrides=_JSON_STYLE)
+        _check_levels(schema, "response_format")
+        try:
+            grammar = LLMatcher.grammar_from_json_schema(json.dumps(schema), overrides=_JSON_STYLE)
+        except ValueError as error:  # A number that is none of its numbers.
+            raise _refusal(str(error), "response_format") from None
         return self._compiled(grammar, "response_format")
 
     def of_calls(self, form: ToolForm, functions: Sequence[dict[str, Any]]) -> Callable[[], Mask]:
@@ -97,9 +114,10 @@ class Grammars:
         from llguidance import LLMatcher
 
         schema = {**form.schema(functions), "x-guidance": _JSON_STYLE}
+        _check_levels(schema, "tools")
         begin, end = json.dumps(f"{form.begin}\n"), json.dumps(f"\n{form.end}")
         grammar = LLMatcher.grammar_from_lark(f"start: {begin} call {end}\ncall: %json {json.dumps(schema)}")
-        return self._compiled(grammar, "tools")
+        return _in_time(lambda: self._compiled(grammar, "tools"), "tools")
 
     def _compiled(self, grammar: str, param: str) -> Callable[[], Mask]:
         from llguidance import LLMatcher
@@ -109,8 +127,7 @@ class Grammars:
         probe = matcher.deep_copy()
         probe.compute_bitmask()
         if probe.is_error():
-            message = f"{param} has a schema that is not supported: {_reason(probe.get_error())}"
-            raise ApiError(400, message, param=param, code="unsupported_schema")
+            raise _refusal(probe.get_error(), param)
         size, ends = self._served.vocabulary_size, sorted(self._served.tokenizer.eos_ids)
         return lambda: GrammarMask(matcher.deep_copy(), size, ends)
 
@@ -142,6 +159,23 @@ class _Words:
     def __call__(self, text: bytes | str) -> list[int]:
         """Token ids of a text."""
         return self._encode(text if isinstance(text, str) else text.decode(errors="replace"), special=False)
+
+
+def _in_time(compiled: Callable[[], Callable[[], Mask]], param: str) -> Callable[[], Mask]:
+    try:
+        return with_deep_stack(compiled)
+    except TimeoutError:
+        raise _refusal("compiling it takes too long", param) from None
+
+
+def _check_levels(schema: dict[str, Any], param: str) -> None:
+    if levels_followed(schema) > MOST_LEVELS:
+        raise _refusal(f"its levels times its references are more than {MOST_LEVELS}", param)
+
+
+def _refusal(reason: str, param: str) -> ApiError:
+    message = f"{param} has a schema that is not supported: {_reason(reason)}"
+    return ApiError(400, message, param=param, code="unsupported_schema")
 
 
 def _reason(error: str) -> str:

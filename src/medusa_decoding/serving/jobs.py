@@ -93,6 +93,10 @@ class Failed(Exception):
     """The engine failed on this job; others go on."""
 
 
+class Unsupported(Failed):
+    """The job asks for a text that cannot be written; the message says why, and may be told."""
+
+
 class Ticket(Protocol):
     """A job on its way: iterate over its events, which end with `Finished`; raises `Failed`.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
@@ -23,7 +23,7 @@ class CalledFunction(Wire):
     """What an assistant called. arguments: an object in JSON."""
 
     name: str = Field(pattern=_NAME)
-    arguments: str = "{}"
+    arguments: str = Field("{}", json_schema_extra={"format": "json-object"})
 
     @model_validator(mode="after")
     def _holds_an_object(self) -> CalledFunction:
@@ -49,42 +49,81 @@ class ToolCall(Wire):
     function: CalledFunction
 
 
-class Message(Wire):
-    """One turn. tool_calls: of an assistant, which may then say nothing. tool_call_id: whose result a tool's
-    message is.
-    """
+class _Message(Wire):
+    """What all turns have. name: of who speaks."""
 
-    role: Literal["system", "developer", "user", "assistant", "tool"]
-    content: str | list[TextPart] | None = None
+    role: str
+    content: str | list[TextPart] | None
     name: str | None = None
-    tool_calls: list[ToolCall] = Field([])
-    tool_call_id: str | None = None
-
-    @model_validator(mode="after")
-    def _says_something(self) -> Message:
-        if self.tool_calls and self.role != "assistant":
-            raise ValueError(f"tool_calls are an assistant's, not a {self.role}'s")
-        if self.content is None and not self.tool_calls:
-            raise ValueError(f"a message of role {self.role} needs content")
-        return self
 
     def for_template(self) -> dict[str, Any]:
-        """As chat templates read it: text in one string, calls with their arguments as objects."""
+        """As chat templates read it: text in one string."""
         content = self.content if isinstance(self.content, str) else _joined(self.content)
         # Templates know no developers, who came to the API later; what they say is the system's.
         role = "system" if self.role == "developer" else self.role
-        turn: dict[str, Any] = {"role": role, "content": content}
-        if self.tool_calls:
-            turn["tool_calls"] = [
+        name = {} if self.name is None else {"name": self.name}
+        return {"role": role, "content": content, **name}
+
+
+class InputMessage(_Message):
+    """A turn of the system or the user."""
+
+    role: Literal["system", "developer", "user"]
+    content: str | list[TextPart]
+
+
+class AssistantMessage(_Message):
+    """A turn of the assistant, which may call and then say nothing."""
+
+    TOGETHER: ClassVar[tuple[dict[str, Any], ...]] = (
+        {
+            "anyOf": [
+                {"required": ["content"], "properties": {"content": {"type": ["string", "array"]}}},
                 {
-                    "type": "function",
-                    "id": call.id,
-                    "function": {"name": call.function.name, "arguments": call.function.parsed()},
-                }
-                for call in self.tool_calls
+                    "required": ["tool_calls"],
+                    "properties": {"tool_calls": {"type": "array", "minItems": 1}},
+                },
             ]
-        more = {"name": self.name, "tool_call_id": self.tool_call_id}
-        return {**turn, **{name: value for name, value in more.items() if value is not None}}
+        },
+    )
+
+    role: Literal["assistant"]
+    content: str | list[TextPart] | None = None
+    tool_calls: list[ToolCall] = Field([])
+
+    @model_validator(mode="after")
+    def _says_something(self) -> AssistantMessage:
+        if self.content is None and not self.tool_calls:
+            raise ValueError("an assistant's message needs content or tool_calls")
+        return self
+
+    def for_template(self) -> dict[str, Any]:
+        """See `_Message.for_template`; calls with their arguments as objects."""
+        calls = [
+            {
+                "type": "function",
+                "id": call.id,
+                "function": {"name": call.function.name, "arguments": call.function.parsed()},
+            }
+            for call in self.tool_calls
+        ]
+        return {**super().for_template(), **({"tool_calls": calls} if calls else {})}
+
+
+class ToolMessage(_Message):
+    """What a tool answered. tool_call_id: to which call."""
+
+    role: Literal["tool"]
+    content: str | list[TextPart]
+    tool_call_id: str | None = None
+
+    def for_template(self) -> dict[str, Any]:
+        """See `_Message.for_template`."""
+        call = {} if self.tool_call_id is None else {"tool_call_id": self.tool_call_id}
+        return {**super().for_template(), **call}
+
+
+Message = Annotated[InputMessage | AssistantMessage | ToolMessage, Field(discriminator="role")]
 
 
 def _joined(parts: list[TextPart] | None) -> str:
@@ -96,7 +135,7 @@ class FunctionSpec(Wire):
 
     name: str = Field(pattern=_NAME)
     description: str | None = None
-    parameters: dict[str, Any] = Field({})
+    parameters: dict[str, Any] = Field({}, json_schema_extra={"description": "A JSON schema."})
     strict: bool | None = None
 
     @model_validator(mode="after")

@@ -9,12 +9,16 @@ from pydantic import Field, StringConstraints, model_validator
 
 from medusa_decoding.generation.options import GenerationOptions
 from medusa_decoding.serving.messages import Message, ToolChoice, ToolSpec
+from medusa_decoding.serving.text_schema import TextSchema
 from medusa_decoding.serving.wire import DEEPEST, Wire, is_too_deep
 
-_TOKEN = Annotated[str, StringConstraints(pattern=r"^[0-9]{1,9}$")]
+_TOKEN = Annotated[str, StringConstraints(pattern=r"^(0|[1-9][0-9]{0,8})$")]
 _BIAS = Annotated[float, Field(ge=-100, le=100)]
 _STOP = Annotated[str, StringConstraints(min_length=1, max_length=512)]
 _MOST_TOKENS = 2**31 - 1
+MOST_CHOICES = 128
+MOST_PROMPTS = 128
+"""Of one request; texts, which are choices times prompts, have the server's own bound."""
 
 
 class StreamOptions(Wire):
@@ -29,14 +33,15 @@ class JsonSchema(Wire):
 
     name: str = Field(pattern=r"^[a-zA-Z0-9_-]{1,64}$")
     description: str | None = None
-    schema_: dict[str, Any] = Field({}, alias="schema")
+    schema_: TextSchema = Field(TextSchema.model_validate({}), alias="schema")
     strict: bool | None = None
 
-    @model_validator(mode="after")
-    def _is_not_too_deep(self) -> JsonSchema:
-        if is_too_deep(self.schema_):
+    @model_validator(mode="before")
+    @classmethod
+    def _is_not_too_deep(cls, data: Any) -> Any:
+        if is_too_deep(data):
             raise ValueError(f"a schema may have {DEEPEST} levels")
-        return self
+        return data
 
 
 class TextFormat(Wire):
@@ -70,6 +75,14 @@ class Request(Wire):
     and where each token came from. user: is ignored.
     """
 
+    TOGETHER: ClassVar[tuple[dict[str, Any], ...]] = (
+        {
+            "anyOf": [
+                {"properties": {"stream": {"const": True}}, "required": ["stream"]},
+                {"properties": {"stream_options": {"type": "null"}}},
+            ]
+        },
+    )
     NEUTRAL: ClassVar[dict[str, tuple[Any, ...]]] = {
         "best_of": (1,),
         "echo": (False,),
@@ -87,7 +100,7 @@ class Request(Wire):
     top_p: float = Field(1.0, gt=0, le=1)
     seed: int | None = Field(None, ge=-(2**63), lt=2**64)
     stop: _STOP | Annotated[list[_STOP], Field(max_length=16)] = Field([])
-    n: int = Field(1, ge=1, le=128)
+    n: int = Field(1, ge=1, le=MOST_CHOICES)
     stream: bool = False
     stream_options: StreamOptions | None = None
     logit_bias: dict[_TOKEN, _BIAS] = Field({}, max_length=1024)
@@ -148,6 +161,29 @@ class ChatRequest(Request):
     max_completion_tokens: the newer name of max_tokens; without either, as many as the context leaves.
     """
 
+    TOGETHER: ClassVar[tuple[dict[str, Any], ...]] = (
+        *Request.TOGETHER,
+        {
+            "anyOf": [
+                {"properties": {"max_tokens": {"type": "null"}}},
+                {"properties": {"max_completion_tokens": {"type": "null"}}},
+            ],
+            "description": "Both only where they are equal.",
+        },
+        {
+            "anyOf": [
+                {"properties": {"logprobs": {"const": True}}, "required": ["logprobs"]},
+                {"properties": {"top_logprobs": {"type": "null"}}},
+            ]
+        },
+        {
+            "anyOf": [
+                {"properties": {"tools": {"type": "array", "minItems": 1}}, "required": ["tools"]},
+                {"properties": {"tool_choice": {"enum": [None, "auto", "none"]}}},
+            ]
+        },
+    )
+
     messages: list[Message] = Field(min_length=1)
     max_completion_tokens: int | None = Field(None, ge=1, le=_MOST_TOKENS)
     logprobs: bool = False
@@ -184,7 +220,9 @@ _TokenIds = Annotated[list[Annotated[int, Field(ge=0, le=_MOST_TOKENS)]], Field(
 class CompletionRequest(Request):
     """A text to be continued: one or several, as strings or token ids."""
 
-    prompt: str | _TokenIds | Annotated[list[str] | list[_TokenIds], Field(min_length=1, max_length=128)]
+    prompt: (
+        str | _TokenIds | Annotated[list[str] | list[_TokenIds], Field(min_length=1, max_length=MOST_PROMPTS)]
+    )
     logprobs: int | None = Field(None, ge=0, le=20)
     response_format: ResponseFormat | None = None
 
