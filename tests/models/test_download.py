@@ -4,8 +4,10 @@ import dataclasses
 import hashlib
 import json
 import os
+import shutil
 import subprocess
 import sys
+import threading
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -236,3 +238,23 @@ def test_the_cache_is_the_users_unless_told_otherwise(monkeypatch: pytest.Monkey
     assert download.cache_folder().name == "medusa-decoding"
     monkeypatch.setenv("MEDUSA_CACHE", os.sep + "elsewhere")
     assert download.cache_folder() == Path("/elsewhere")
+
+
+def test_files_may_vanish_while_they_are_counted(tmp_path: Path) -> None:
+    (tmp_path / "stays").write_bytes(b"12345")
+    done = threading.Event()
+
+    def come_and_go() -> None:
+        while not done.is_set():
+            nested = tmp_path / "a" / "b"
+            nested.mkdir(parents=True)
+            (nested / "c").write_bytes(b"1")
+            shutil.rmtree(tmp_path / "a")
+
+    thread = threading.Thread(target=come_and_go)
+    thread.start()
+    try:
+        assert all(download._size(tmp_path) in (5, 6) for _ in range(2000))
+    finally:
+        done.set()
+        thread.join()
