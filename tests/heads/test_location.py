@@ -16,6 +16,8 @@ from medusa_decoding.heads.plain import read_arrays
 from tests.hub.stand_in import Files, StandIn
 
 from .conftest import MakeHeads
+from .formats.test_full import inside
+from .formats.test_full import write as write_whole
 
 OTHERS = {"pytorch_model.bin": b"gigabytes", "checkpoint.pt": b"optimiser", "hidden/1.safetensors": b"cache"}
 
@@ -162,3 +164,10 @@ def says(name: str, message: str) -> None:
     with pytest.raises(UserError, match=message) as caught:
         folder_of(name)
     assert "\n" not in str(caught.value)
+
+
+def test_heads_among_a_base_models_weights_are_not_files_of_their_own(tmp_path: Path) -> None:
+    """Their file is gigabytes of a base model, or, in shards, no file that the layout names."""
+    write_whole(tmp_path, inside(2), num_hidden_layers=2)
+    with pytest.raises(UserError, match=r"among the base model's weights.*medusa convert.*hf upload"):
+        files_of(tmp_path)

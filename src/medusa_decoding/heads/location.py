@@ -39,13 +39,19 @@ def folder_of(location: str | Path, *, progress: bool = False) -> Path:
 def files_of(folder: Path) -> list[str]:
     """Names of the files of the heads in `folder`, those beside them too, and nothing else that is there.
 
-    Raises UserError where the folder holds no heads.
+    Raises UserError where the folder holds no heads, or has them among a base model's weights.
     """
     layout: tuple[str, ...] = _OWN_LAYOUT
     if not (folder / CONFIG_FILE).is_file():
         from medusa_decoding.heads.formats import FORMATS, detect
 
-        layout = FORMATS[detect(folder)].FILES
+        found = detect(folder)
+        if found == "full":
+            raise UserError(
+                f"{folder} has its heads among the base model's weights: make a folder of heads alone with"
+                " `medusa convert`, or push the whole of it with `hf upload`"
+            )
+        layout = FORMATS[found].FILES
     return [name for name in (*layout, *BESIDE) if (folder / name).is_file()]
 
 
