@@ -44,33 +44,26 @@ def vllm_logits(folder: Path, hidden: Tensor) -> Tensor:
         elif "num" in key and "layers" in key:
             config["num_hidden_layers"] = config.pop(key)
     whole = config["vocab_size"]
-    truncated = config["truncated_vocab_size"] or whole
+    # It becomes a parameter that the loader's check does not find among the loaded ones.
+    assert config["truncated_vocab_size"] in (None, whole), "vLLM 0.32 refuses token_map"
     size, heads = config["hidden_size"], config["num_heads"]
     module = nn.Module()
     bias = config.get("medusa_fc_bias", False)
     module.blocks = nn.ModuleList(VllmBlock(size, config["num_hidden_layers"], bias) for _ in range(heads))
     shared = config.get("original_lm_head", False)
     if shared:
-        module.lm_head = nn.Linear(size, truncated, bias=False)
+        module.lm_head = nn.Linear(size, whole, bias=False)
     else:
-        module.lm_heads = nn.ModuleList(nn.Linear(size, truncated, bias=False) for _ in range(heads))
+        module.lm_heads = nn.ModuleList(nn.Linear(size, whole, bias=False) for _ in range(heads))
     state = {
         name.replace("medusa_heads.", ""): t for name, t in load_file(folder / "model.safetensors").items()
     }
-    tokens = state.pop("token_map", None)
-    assert truncated == whole or tokens is not None
-    if tokens is not None:
-        state = {k: t[tokens] if "lm_head" in k and len(t) > len(tokens) else t for k, t in state.items()}
+    state.pop("token_map", None)
     missing, unexpected = module.load_state_dict(state, strict=False)
     assert not missing and not unexpected, "vLLM would run uninitialised weights, or drop some"
     projections = [module.lm_head] * heads if shared else list(module.lm_heads)
     rows = [projection(block(hidden)) for block, projection in zip(module.blocks, projections, strict=True)]
-    logits = torch.stack(rows, 1)
-    if tokens is None or truncated == whole:
-        return logits
-    spread = torch.full((*logits.shape[:-1], whole), float("-inf"))
-    spread[..., tokens] = logits
-    return spread
+    return torch.stack(rows, 1)
 
 
 def tgi_logits(folder: Path, hidden: Tensor, lm_head: Tensor) -> Tensor:

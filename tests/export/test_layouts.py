@@ -67,8 +67,10 @@ TABLE: list[tuple[Target, dict[str, Any], str, dict[str, tuple[int, ...]], dict[
         "vllm",
         CUT,
         VLLM_FILE,
-        VLLM | {"lm_head.weight": (T, D), "token_map": (T,)},
-        VLLM_CONFIG | {"truncated_vocab_size": T},
+        # Its loader finds `token_map` among the parameters and not among what was loaded, and gives up; while
+        # nothing is truncated, it passes over the map.
+        VLLM | {"lm_head.weight": (V, D), "token_map": (T,)},
+        VLLM_CONFIG,
     ),
     (
         "vllm",

@@ -60,7 +60,8 @@ def _vllm(export: Export) -> Service:
             else "Keeps a projection per head.",
             "Proposes any token."
             if draft is None
-            else f"Proposes only the {draft:,} tokens of the draft vocabulary, by `token_map`.",
+            else f"Proposes only the {draft:,} tokens of the draft vocabulary: every other token's row is the"
+            " mean of theirs. vLLM passes over `token_map`, which medusa reads.",
         ),
     )
 

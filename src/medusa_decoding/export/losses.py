@@ -14,7 +14,7 @@ from medusa_decoding.heads.config import HeadsConfig
 
 def losses_of(given: HeadsConfig, to: Target, layout: str, *, has_tree: bool) -> Iterator[str]:
     """One phrase for each part of the heads that another engine will not have. has_tree: `tune` found one."""
-    if given.draft_vocabulary_size is not None and layout != "vllm":
+    if given.draft_vocabulary_size is not None:
         yield _draft_vocabulary(given, layout)
     if has_tree and to in CHAINS:
         yield "the static tree: the engine drafts a chain, each head's likeliest token"
@@ -31,6 +31,12 @@ def _draft_vocabulary(given: HeadsConfig, layout: str) -> str:
             f"the draft vocabulary of {size:,} tokens: the engine takes the likeliest of all {whole:,}, by"
             " the base model's own projection, so a head may guess a token that it was not trained to guess"
             " (version 1 keeps the guesses)"
+        )
+    if layout == "vllm":
+        return (
+            f"the draft vocabulary of {size:,} tokens is written out as all {whole:,}, since vLLM cannot load"
+            " its map: a token outside it has the mean of the draft vocabulary's rows, so it is never a"
+            " head's likeliest; the engine multiplies all rows"
         )
     return (
         f"the draft vocabulary of {size:,} tokens is written out as all {whole:,}: a token outside it has the"

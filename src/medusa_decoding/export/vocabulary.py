@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from medusa_decoding.heads.formats.limits import bound_projection
+from medusa_decoding.heads.formats.limits import all_rows, bound_projection
 from medusa_decoding.heads.module import MedusaHeads
 from medusa_decoding.heads.state import build_heads, state_of
 
@@ -13,18 +13,15 @@ from medusa_decoding.heads.state import build_heads, state_of
 def with_all_rows(heads: MedusaHeads, layout: str) -> MedusaHeads:
     """The same heads with projections of all V tokens, one per head; the given ones are bound if they share.
 
-    A token outside the draft vocabulary gets the mean of the draft vocabulary's T rows. Without a bias no row
-    is minus infinity for every hidden state, but the mean's logit is the mean of T logits, which is never
-    above the largest of them: each head's likeliest token stays what it was, and so do its k likeliest while
-    k of the T logits lie above their mean. Raises UserError as `bound_projection` does.
+    `all_rows` says what a token outside the draft vocabulary gets. Raises UserError as `bound_projection`
+    does.
     """
     config, tokens = heads.config, heads.token_map
     assert tokens is not None and config.vocabulary_size is not None
     shared = config.projection == "shared"
     rows = bound_projection(heads, None, layout)[None] if shared else heads.projection
     assert rows is not None
-    whole = rows.detach().mean(1, keepdim=True).repeat(1, config.vocabulary_size, 1)
-    whole[:, tokens] = rows.detach()
+    whole = all_rows(rows.detach(), tokens, config.vocabulary_size)
     return _replaced(heads, whole.expand(config.num_heads, -1, -1))
 
 

@@ -155,7 +155,8 @@ def test_what_is_written_is_what_vllm_reads(
     # vLLM renames by substring: any other key with "num" in it would replace one of these.
     assert {key for key in config if "num" in key} == {"num_heads", "num_hidden_layers"}
     assert (config["num_heads"], config["num_hidden_layers"], config["hidden_size"]) == (3, 2, HIDDEN)
-    assert (config["vocab_size"], config["truncated_vocab_size"]) == (VOCABULARY, draft)
+    # With a draft vocabulary's size here, vLLM 0.32 looks for `token_map` among what it has loaded, in vain.
+    assert (config["vocab_size"], config["truncated_vocab_size"]) == (VOCABULARY, None)
     assert config["medusa_fc_bias"] is True
     assert config["original_lm_head"] is (projection == "shared")
     assert config["architectures"] == ["MedusaModel"] and config["model_type"] == "medusa"
@@ -163,16 +164,30 @@ def test_what_is_written_is_what_vllm_reads(
     names = {f"blocks.{h}.layers.{i}.{k}" for h in range(3) for i in range(2) for k in ("weight", "bias")}
     names |= {"lm_head.weight"} if projection == "shared" else {f"lm_heads.{h}.weight" for h in range(3)}
     assert set(state) == names | ({"token_map"} if draft else set())
+    # vLLM builds every projection with a row per token of the target.
+    rows = [tensor for name, tensor in state.items() if name.startswith("lm_head")]
+    assert {tensor.shape for tensor in rows} == {(VOCABULARY, HIDDEN)}
     if projection == "shared":
-        assert torch.equal(state["lm_head.weight"], lm_head if draft is None else lm_head[heads.token_map])
+        kept = slice(None) if draft is None else heads.token_map
+        assert torch.equal(state["lm_head.weight"][kept], lm_head[kept])
 
 
-def test_proposals_survive_with_a_draft_vocabulary(
-    make_heads: MakeHeads, lm_head: torch.Tensor, tmp_path: Path
+@pytest.mark.parametrize("projection", ["shared", "own"])
+def test_a_draft_vocabulary_is_known_here_and_never_left_in_vllm(
+    make_heads: MakeHeads, lm_head: torch.Tensor, tmp_path: Path, projection: str
 ) -> None:
-    heads = make_heads(draft_vocabulary_size=DRAFT)
+    heads = make_heads(draft_vocabulary_size=DRAFT, projection=projection)
     FORMATS["vllm"].save(heads, tmp_path)
     assert detect(tmp_path) == "vllm"
     loaded = from_pretrained(tmp_path)
-    loaded.bind(lm_head)
+    assert torch.equal(loaded.token_map, heads.token_map)
+    if projection == "shared":
+        loaded.bind(lm_head)
     assert_same_proposals(loaded, heads)
+    state = load_file(tmp_path / "model.safetensors")
+    hidden = torch.randn(50, HIDDEN)
+    ours = heads.token_map[heads.logits(heads.features(hidden)).argmax(-1)]
+    for head in range(heads.config.num_heads):
+        rows = state["lm_head.weight" if projection == "shared" else f"lm_heads.{head}.weight"]
+        theirs = (heads.features(hidden)[:, head] @ rows.T).argmax(-1)
+        assert torch.equal(theirs, ours[:, head])

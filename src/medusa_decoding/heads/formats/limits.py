@@ -29,6 +29,20 @@ def refuse_draft_vocabulary(config: HeadsConfig, layout: str) -> None:
         )
 
 
+def all_rows(rows: Tensor, token_map: Tensor, vocabulary_size: int) -> Tensor:
+    """(..., V, D) of (..., T, D): a draft vocabulary's rows at their tokens, their mean everywhere else.
+
+    Without a bias no row is minus infinity for every hidden state, but the mean's logit is the mean of T
+    logits, which is never above the largest of them: the likeliest token stays what it was, and so do the k
+    likeliest while k of the T logits lie above their mean.
+    """
+    exact = rows.to(torch.promote_types(rows.dtype, torch.float32))
+    mean = exact.mean(-2, keepdim=True).to(rows.dtype)
+    whole = mean.repeat(*[1] * (rows.dim() - 2), vocabulary_size, 1)
+    whole[..., token_map, :] = rows
+    return whole
+
+
 def bound_projection(heads: MedusaHeads, dtype: torch.dtype | None, layout: str) -> Tensor:
     """Return a CPU copy of the base model's rows (T, D) that the heads share.
 

@@ -1,7 +1,10 @@
 """vLLM's layout: `config.json` and `model.safetensors`, for `--speculative-config` (method "medusa").
 
 Checked against vLLM 0.32, which drops biases unless "medusa_fc_bias" is true, renames every config key that
-has "num" and "heads" (or "layers") in it, and takes the number of heads from the config alone.
+has "num" and "heads" (or "layers") in it, and takes the number of heads from the config alone. It knows draft
+vocabularies, but refuses to load them: its check that all weights were loaded does not count `token_map`, and
+projections that are not shared are built with all rows. So all rows are written, and `token_map` beside them,
+which vLLM leaves alone while "truncated_vocab_size" is null, and which says here what the heads are.
 """
 
 from __future__ import annotations
@@ -14,7 +17,7 @@ from torch import Tensor
 
 from medusa_decoding.errors import UserError
 from medusa_decoding.heads.config import HeadsConfig, make_config
-from medusa_decoding.heads.formats.limits import bound_projection, refuse_root_condition
+from medusa_decoding.heads.formats.limits import all_rows, bound_projection, refuse_root_condition
 from medusa_decoding.heads.formats.tensors import (
     JsonObject,
     count_of,
@@ -70,7 +73,9 @@ def load(folder: Path) -> tuple[HeadsConfig, StateDict]:
 def save(heads: MedusaHeads, folder: Path, *, dtype: torch.dtype | None = None) -> None:
     """Write the heads; a shared projection is shipped once, for which they must be bound.
 
-    Raises UserError for heads that see the root.
+    Projections have all V rows. A token outside a draft vocabulary gets the mean of its rows: its logit is
+    the mean of the draft vocabulary's, so it is never the likeliest, which is all that vLLM asks for. Raises
+    UserError for heads that see the root.
     """
     refuse_root_condition(heads.config, "vllm")
     config = heads.config
@@ -81,13 +86,21 @@ def save(heads: MedusaHeads, folder: Path, *, dtype: torch.dtype | None = None) 
             for kind in ("weight", "bias"):
                 tensors[f"blocks.{head}.layers.{layer}.{kind}"] = state[f"{head}.{layer}.linear.{kind}"]
         if config.projection == "own":
-            tensors[f"lm_heads.{head}.weight"] = state[f"{head}.{config.num_layers}.weight"]
+            rows = state[f"{head}.{config.num_layers}.weight"]
+            tensors[f"lm_heads.{head}.weight"] = _all_rows(rows, state, config)
     if config.projection == "shared":
-        tensors["lm_head.weight"] = bound_projection(heads, dtype, "vllm")
+        tensors["lm_head.weight"] = _all_rows(bound_projection(heads, dtype, "vllm"), state, config)
     if "token_map" in state:
         tensors["token_map"] = state["token_map"]
     write_safetensors(folder / WEIGHTS_FILE, tensors)
     write_json(folder / CONFIG_FILE, _config_for_vllm(config))
+
+
+def _all_rows(rows: Tensor, state: StateDict, config: HeadsConfig) -> Tensor:
+    if "token_map" not in state:
+        return rows
+    assert config.vocabulary_size is not None
+    return all_rows(rows, state["token_map"], config.vocabulary_size)
 
 
 def _config_for_vllm(config: HeadsConfig) -> JsonObject:
@@ -99,7 +112,7 @@ def _config_for_vllm(config: HeadsConfig) -> JsonObject:
         "num_heads": config.num_heads,
         "num_hidden_layers": config.num_layers,
         "vocab_size": config.vocabulary_size,
-        "truncated_vocab_size": config.draft_vocabulary_size,
+        "truncated_vocab_size": None,
         "medusa_fc_bias": True,
         "original_lm_head": config.projection == "shared",
         "base_model_name_or_path": config.base_model,
