@@ -35,6 +35,25 @@ def test_the_export_is_used_without_a_flag(medusa: Command, model: Path, heads: 
         assert (found["text"], found["heads"]) == (plain, str(tmp_path / to))
 
 
+def test_a_base_model_becomes_a_folder(medusa: Command, model: Path, tmp_path: Path) -> None:
+    out = tmp_path / "hf"
+    ended = medusa("convert", model, "--to", "hf", "--dtype", "bfloat16", "--out", out)
+    assert ended.status == 0
+    first, loss = ended.output.splitlines()
+    assert first.startswith(f"model {model}: {out} (")
+    assert loss == "lost: what of the weights bfloat16 cannot hold: they are rounded"
+    assert "M weights as bfloat16" in ended.error
+    assert "vllm serve FOLDER_OF_THIS_FILE --dtype bfloat16" in (out / "README.md").read_text()
+    write = ("generate", "-p", "One", "--max-tokens", 12, "--json", "--dtype", "bfloat16", "--no-heads")
+    texts = {json.loads(medusa(*write, folder).output)["text"] for folder in (model, out)}
+    assert len(texts) == 1
+    again = medusa("convert", model, "--to", "hf", "--out", out)
+    assert (again.status, again.error.count("\n")) == (2, 1) and "is there already" in again.error
+    for option in ("--base", "--tree"):
+        ended = medusa("convert", model, "--to", "hf", option, "[[0]]", "--out", tmp_path / "no")
+        assert (ended.status, ended.error.count("\n")) == (2, 1) and "is for heads" in ended.error
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -12,9 +12,9 @@ from medusa_decoding.errors import UserError
 from medusa_decoding.heads.config import HeadsConfig, check_fingerprint
 from medusa_decoding.models import ALIASES, Source, load_base_model, resolve
 from medusa_decoding.models.checkpoint import Unsupported, open_checkpoint
+from medusa_decoding.models.hf_folder import save_base
 from medusa_decoding.models.hub import DESCRIPTIONS, WEIGHTS, folder_of
 from medusa_decoding.models.llama_weights import EMBEDDING, PROJECTION
-from medusa_decoding.training.joint.export import save_base
 
 
 def name_elsewhere(base: str | None) -> str | None:

@@ -15,16 +15,17 @@ Target = Literal["v1", "v2", "vllm", "tgi", "tensorrt-llm", "full"]
 class ConvertConfig(BaseModel):
     """Which heads are written, and for whom.
 
-    heads: an alias, packaged heads, a folder or a Hub id. to: the layout, or the engine it is for. out: a
-    folder that does not exist yet. base: the base model (None: the one the heads name). tree: medusa_choices,
-    or a file of them (None: those that `tune` left beside the heads). dtype: of the heads' tensors ("auto":
-    as they are stored).
+    heads: an alias, packaged heads, a folder or a Hub id; with "hf", a base model. to: the layout, or the
+    engine it is for; "hf": the base model itself, as a Hugging Face folder. out: a folder that does not exist
+    yet. base: the base model (None: the one the heads name). tree: medusa_choices, or a file of them (None:
+    those that `tune` left beside the heads). dtype: of the tensors ("auto": as they are stored; float32 for
+    the weights of a GGUF file).
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     heads: str
-    to: Target
+    to: Literal[Target, "hf"]
     out: Path
     base: str | None = None
     tree: str | None = None

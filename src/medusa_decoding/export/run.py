@@ -12,7 +12,7 @@ import torch
 from medusa_decoding.decoding.tree import Choices
 from medusa_decoding.errors import UserError
 from medusa_decoding.export.base import name_elsewhere, projection_of, source_of, write_base
-from medusa_decoding.export.config import ConvertConfig
+from medusa_decoding.export.config import ConvertConfig, Target
 from medusa_decoding.export.given import Given, given_heads
 from medusa_decoding.export.losses import losses_of, rounding
 from medusa_decoding.export.page import page
@@ -43,6 +43,8 @@ def convert(config: ConvertConfig, say: Say = lambda _: None) -> Export:
     """
     if config.out.exists():
         raise UserError(f"{config.out} is there already: give a new folder with --out")
+    to = config.to
+    assert to != "hf", "a base model is no heads: `convert_model`"
     given = given_heads(config.heads, config.tree)
     if given.instead_of is not None:
         say(
@@ -54,7 +56,7 @@ def convert(config: ConvertConfig, say: Say = lambda _: None) -> Export:
     heads, changed = _prepared(given, layout, config.base, dtype)
     if layout in ("v1", "full") and given.config.projection == "shared":
         say(_announced(heads, dtype))
-    export = _facts(config, given, layout, changed)
+    export = _facts(config, to, given, layout, changed)
     heads.config = heads.config.model_copy(update={"base_model": export.base})
     with atomic_folder(config.out) as folder:
         if layout == "full":
@@ -103,12 +105,12 @@ def _announced(heads: MedusaHeads, dtype: torch.dtype) -> str:
     return f"the shared projection is written out once per head: {count} × {rows:,} × {width:,}, {size}"
 
 
-def _facts(config: ConvertConfig, given: Given, layout: str, changed: tuple[str, ...]) -> Export:
+def _facts(config: ConvertConfig, to: Target, given: Given, layout: str, changed: tuple[str, ...]) -> Export:
     base = config.base or given.config.base_model
-    losses = losses_of(given.config, config.to, layout, has_tree=given.choices is not None)
-    chosen = None if config.to in CHAINS else given.choices or chain(given.config.num_heads)
+    losses = losses_of(given.config, to, layout, has_tree=given.choices is not None)
+    chosen = None if to in CHAINS else given.choices or chain(given.config.num_heads)
     return Export(
-        to=config.to,
+        to=to,
         layout=layout,
         out=config.out,
         given=given.config,

@@ -14,6 +14,7 @@ from medusa_decoding.files import atomic_folder
 from medusa_decoding.heads import MedusaHeads, check_fingerprint, from_pretrained, save_pretrained
 from medusa_decoding.models import BaseModel, Source, load_base_model, resolve
 from medusa_decoding.models.fingerprint import fingerprint
+from medusa_decoding.models.hf_folder import save_base
 from medusa_decoding.training import data, report
 from medusa_decoding.training.calibration import calibrate, temperature_of, with_calibration
 from medusa_decoding.training.card import CARD_FILE
@@ -28,7 +29,6 @@ from medusa_decoding.training.joint.adapters import (
     trained_parameters,
 )
 from medusa_decoding.training.joint.evaluation import base_change, held_out_positions
-from medusa_decoding.training.joint.export import save_base
 from medusa_decoding.training.joint.trainer import JointTrainer
 from medusa_decoding.training.report import TrainingReport
 from medusa_decoding.training.run import compute_dtype_name, earlier_run, public_name, read_split, train
