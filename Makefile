@@ -1,17 +1,19 @@
 # make demo: one prompt, decoded plainly and with Medusa heads. make test: everything the tests need, and the tests.
 PYTHON ?= python3
 VENV := .venv
+VLLM := .venv-vllm
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 # The system's, or the one that comes with what the tests need.
 CMAKE := $(or $(shell command -v cmake 2>/dev/null),$(BIN)/cmake)
 
-.PHONY: help demo test test-sglang sanitize sanitize-address sanitize-thread check lint types imports format clean
+.PHONY: help demo test test-vllm test-sglang sanitize sanitize-address sanitize-thread check lint types imports format clean
 
 help:
 	@echo "make demo   install into $(VENV), fetch SmolLM2-135M-Instruct (93 MB), decode one prompt both ways"
 	@echo "make test   install what the tests need and run them"
 	@echo "make test-sglang  the plugin for SGLang, on SGLang's own classes (its wheel is 39 MB)"
+	@echo "make test-vllm  install vLLM's CPU build into $(VLLM) (3.5 GB) and compare with it: ten minutes"
 	@echo "make check  lint, types, direction of imports"
 	@echo "make sanitize  the C++ engine under sanitizers for memory, undefined behaviour and threads"
 
@@ -30,6 +32,19 @@ test-sglang: .venv-sglang/installed
 	@$(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))' > \
 	    $$(.venv-sglang/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/project.pth
 	@.venv-sglang/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -r $<
+	@touch $@
+
+# The heads in the real vLLM, beside this project on the same prompts; the figures go to build/vllm/report.json.
+test-vllm: $(VENV)/installed-test $(VLLM)/installed
+	@MEDUSA_VLLM_PYTHON=$(CURDIR)/$(VLLM)/bin/python MEDUSA_VLLM_REPORT=build/vllm/report.json \
+		$(BIN)/python -m pytest tests/integration/test_vllm.py
+
+# vLLM's CPU build asks for a CPU build of torch, for which those of torchvision and torchaudio are not made.
+$(VLLM)/installed: tests/integration/vllm-requirements.txt | $(VENV)/bin/python
+	@echo "installing vLLM's CPU build into $(VLLM) (3.5 GB, some minutes, once)" >&2
+	@$(PYTHON) -m venv $(VLLM)
+	@$(VLLM)/bin/python -m pip install --quiet --disable-pip-version-check --requirement $<
+	@$(VLLM)/bin/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec
 	@touch $@
 
 # The C++ engine alone, without Python, on a tiny model, under the compiler's sanitizers.
@@ -73,4 +88,4 @@ $(VENV)/installed-test: $(VENV)/installed
 	@touch $@
 
 clean:
-	rm -rf $(VENV) .venv-sglang .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist
+	rm -rf $(VENV) .venv-sglang .venv-vllm .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist
