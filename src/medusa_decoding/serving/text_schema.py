@@ -23,6 +23,10 @@ UNSUPPORTED = (
 """Keywords of JSON Schema that the compiler of grammars refuses; other names it passes over."""
 
 
+def _forbid(properties: dict[str, Any]) -> None:
+    properties.update(dict.fromkeys(UNSUPPORTED, False))
+
+
 class TextSchema(BaseModel):
     """A JSON schema, by the keywords that texts are held to; other names are notes.
 
@@ -30,9 +34,7 @@ class TextSchema(BaseModel):
     """
 
     model_config = ConfigDict(
-        extra="allow",
-        strict=True,
-        json_schema_extra={"propertyNames": {"not": {"enum": list(UNSUPPORTED)}}},
+        extra="allow", strict=True, json_schema_extra=lambda it: _forbid(it["properties"])
     )
 
     type: _Type | Annotated[list[_Type], Field(min_length=1)] = "object"
