@@ -48,9 +48,10 @@ $(VLLM)/installed: tests/integration/vllm-requirements.txt | $(VENV)/bin/python
 	@$(VLLM)/bin/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec
 	@touch $@
 
-# Warnings, of links that lead nowhere for example, are errors. The variable silences an advertisement.
+# Warnings, of links that lead nowhere for example, are errors; with --quiet MkDocs would not count them. The variable
+# silences an advertisement.
 docs: $(VENV)/installed-docs
-	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
+	@said=$$(NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict 2>&1) || { echo "$$said" >&2; exit 1; }
 
 # The C++ engine alone, without Python, on a tiny model, under the compiler's sanitizers.
 sanitize: sanitize-address sanitize-thread
