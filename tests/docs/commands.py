@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -26,9 +27,14 @@ class Command:
         return " ".join(self.words)
 
     @property
+    def program(self) -> str:
+        """What is called, behind variables that are set for it."""
+        return next(word for word in self.words if not re.match(r"[A-Z_]+=", word))
+
+    @property
     def medusa(self) -> list[str] | None:
         """What `medusa` is called with, perhaps behind a launcher; None where it is not called."""
-        if self.words[0] not in ("medusa", "accelerate"):
+        if self.program not in ("medusa", "accelerate") or "medusa" not in self.words:
             return None
         return list(self.words[self.words.index("medusa") + 1 :])
 
