@@ -185,10 +185,15 @@ def test_what_pip_installs_is_this_project_with_extras_that_it_has(command: Comm
         assert set(named["extras"].split(",")) <= project["optional-dependencies"].keys()
 
 
-PYTHON = [block for page in PAGES for block in blocks(page) if block.language == "python"]
+PYTHON = [
+    pytest.param(block, marks=[pytest.mark.real] if block.page == "README.md" else [], id=block.place)
+    for page in PAGES
+    for block in blocks(page)
+    if block.language == "python"
+]
 
 
-@pytest.mark.parametrize("block", PYTHON, ids=lambda block: block.place)
+@pytest.mark.parametrize("block", PYTHON)
 def test_python_runs(
     block: Block, folder: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
 ) -> None:
