@@ -7,13 +7,14 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constr
 # The system's, or the one that comes with what the tests need.
 CMAKE := $(or $(shell command -v cmake 2>/dev/null),$(BIN)/cmake)
 
-.PHONY: help demo test test-vllm test-sglang sanitize sanitize-address sanitize-thread check lint types imports format clean
+.PHONY: help demo test test-vllm test-sglang docs sanitize sanitize-address sanitize-thread check lint types imports format clean
 
 help:
 	@echo "make demo   install into $(VENV), fetch SmolLM2-135M-Instruct (93 MB), decode one prompt both ways"
 	@echo "make test   install what the tests need and run them"
 	@echo "make test-sglang  the plugin for SGLang, on SGLang's own classes (its wheel is 39 MB)"
 	@echo "make test-vllm  install vLLM's CPU build into $(VLLM) (3.5 GB) and compare with it: ten minutes"
+	@echo "make docs   the documentation as a site in build/site"
 	@echo "make check  lint, types, direction of imports"
 	@echo "make sanitize  the C++ engine under sanitizers for memory, undefined behaviour and threads"
 
@@ -46,6 +47,11 @@ $(VLLM)/installed: tests/integration/vllm-requirements.txt | $(VENV)/bin/python
 	@$(VLLM)/bin/python -m pip install --quiet --disable-pip-version-check --requirement $<
 	@$(VLLM)/bin/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec
 	@touch $@
+
+# Warnings, of links that lead nowhere for example, are errors; with --quiet MkDocs would not count them. The variable
+# silences an advertisement.
+docs: $(VENV)/installed-docs
+	@said=$$(NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict 2>&1) || { echo "$$said" >&2; exit 1; }
 
 # The C++ engine alone, without Python, on a tiny model, under the compiler's sanitizers.
 sanitize: sanitize-address sanitize-thread
@@ -85,6 +91,11 @@ $(VENV)/installed: pyproject.toml constraints.txt $(wildcard native/*.*) | $(VEN
 $(VENV)/installed-test: $(VENV)/installed
 	@echo "installing what the tests need" >&2
 	@$(PIP) --editable '.[test]'
+	@touch $@
+
+# What the extra `docs` names, without the package: its docstrings are read, not imported.
+$(VENV)/installed-docs: pyproject.toml constraints.txt | $(VENV)/bin/python
+	@$(PIP) $$($(BIN)/python -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]["docs"])')
 	@touch $@
 
 clean:

@@ -1,7 +1,8 @@
 """Draft trees: the guesses of the heads, arranged so that one forward pass can check all of them.
 
-The example used throughout the project. The base model has decided "The"; head 1 guesses "cat" (0.6) or "dog"
-(0.3), head 2 guesses "sat" (0.5) or "ran" (0.4). The five likeliest nodes, the root included, are
+The example used throughout the project, in full in docs/how-it-works.md. The base model has decided "The";
+head 1 guesses "cat" (0.6) or "dog" (0.3), head 2 guesses "sat" (0.5) or "ran" (0.4). The five likeliest
+nodes, the root included, are
 
     node   token  parent  path probability
     0      The      -1    1.00   (the root: decided, not guessed)
