@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,7 +41,9 @@ class Counts:
 
 @dataclass(frozen=True)
 class Answer:
-    """One prompt's text up to and with its end, and how much of it was guessed. seconds: prefill included."""
+    """One prompt's text up to and with its end, and how much of it was guessed. seconds: of processor time,
+    prefill included.
+    """
 
     prompt_ids: list[int]
     tokens: list[int]
@@ -57,7 +60,7 @@ class Side:
 
     @property
     def tokens_per_second(self) -> float:
-        """Prefill included."""
+        """Of one processor's time, prefill included."""
         return sum(len(one.tokens) for one in self.answers) / sum(one.seconds for one in self.answers)
 
 
@@ -97,32 +100,37 @@ def of_vllm(
         )
         for one in found["answers"]
     ]
-    return Side(answers, {name: found[name] for name in ("versions", "threads")})
+    return Side(answers, {"versions": found["versions"]})
 
 
 def of_this_project(model: Path, heads: Path, prompts: Sequence[str], tokens: int, count: int) -> Side:
-    """The CPU engine on float32 weights; the tree is the chain of each head's likeliest token."""
+    """The CPU engine on float32 weights, one thread; the tree is the chain of each head's likeliest token."""
     chain = json.dumps([[0] * depth for depth in range(1, count + 1)])
     medusa = medusa_decoding.load(
-        str(model), heads=str(heads), draft="heads", tree=chain, engine="cpu", weights="fp32", progress=False
+        str(model),
+        heads=str(heads),
+        draft="heads",
+        tree=chain,
+        engine="cpu",
+        weights="fp32",
+        threads=1,
+        progress=False,
     )
     answers = [_answer(medusa, prompt, tokens, count) for prompt in prompts]
     return Side(answers, {"engine": medusa.engine.description})
 
 
 def _answer(medusa: Medusa, prompt: str, tokens: int, count: int) -> Answer:
-    """vLLM counts a last step as a whole, whatever of it lies behind the end: so the text is written a step
-    further here.
+    """vLLM counts a last step as a whole, whatever of it lies behind the end: so the text is written once
+    more, a step further.
     """
     ids = medusa.encode(prompt)
-    written = medusa.generate(ids, max_tokens=tokens + count + 1, ignore_eos=True)
-    ends = medusa.tokenizer.eos_ids
-    length = next((n for n, token in enumerate(written.tokens, 1) if token in ends), tokens)
-    kept = written.tokens[: min(length, tokens)]
-    found = written.statistics
-    share = len(kept) / len(written.tokens)
-    seconds = found.prefill_seconds + found.decode_seconds * share
-    return Answer(ids, kept, seconds, counts_of(written.sources, len(kept), count))
+    started = time.process_time()
+    kept = medusa.generate(ids, max_tokens=tokens).tokens
+    seconds = time.process_time() - started
+    further = medusa.generate(ids, max_tokens=len(kept) + count + 1, ignore_eos=True)
+    assert further.tokens[: len(kept)] == kept
+    return Answer(ids, kept, seconds, counts_of(further.sources, len(kept), count))
 
 
 def counts_of(sources: Sequence[int], length: int, heads: int) -> Counts:
