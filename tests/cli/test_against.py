@@ -53,6 +53,16 @@ def test_sides_are_raced_and_the_missing_are_told(
     assert "medusa is" in ended.output
 
 
+def test_the_cpu_engines_weights_and_threads_are_named(medusa: Command, model: Path, suite: Path) -> None:
+    flags = ("--engine", "cpu", "--threads", 1, "--draft", "lookup", "--tree", 6, "--max-tokens", 8)
+    ended = medusa("bench", model, "--suite", suite, *flags, "--against", "autoregressive", "--json", "-")
+    assert ended.status == 0, ended.error
+    result = AgainstResult.model_validate_json(ended.output)
+    assert (result.threads, result.drafting) == (1, "prompt lookup")
+    assert [(side.weights, side.identical) for side in result.sides] == [("int8", 2), ("int8", 2)]
+    assert "cpu" in result.sides[1].description and "no guesses" in result.sides[1].description
+
+
 def test_llama_cpp_runs_in_another_python(
     medusa: Command, tiny_gguf: Path, fake_llama: Path, suite: Path
 ) -> None:

@@ -12,7 +12,7 @@ from medusa_decoding.bench.peers.config import SERVER, AgainstConfig
 from medusa_decoding.bench.peers.llama_cpp_peer import LlamaCpp
 from medusa_decoding.bench.peers.result import SkippedPeer
 from medusa_decoding.bench.peers.server_peer import ServerSide
-from medusa_decoding.bench.peers.side import PeerFailed, PeerMissing, Prompt, Side
+from medusa_decoding.bench.peers.side import NoAnswer, PeerFailed, PeerMissing, Prompt, Side
 from medusa_decoding.errors import UserError
 from medusa_decoding.generation import Medusa
 from medusa_decoding.models import Source
@@ -80,13 +80,15 @@ class Opened:
 
     def open(self, peer: str, sides: Iterable[Side], prompt: Prompt) -> None:
         """Open a peer's sides and let each write a little, so that none pays later for what happens once."""
+        before = len(self.sides)
         try:
             for side in sides:
                 self._warm_up(side, prompt)
-        except PeerMissing as error:
-            self.skipped.append(SkippedPeer(peer=peer, reason=str(error), install=error.install))
-        except (PeerFailed, UserError) as error:
-            self.skipped.append(SkippedPeer(peer=peer, reason=str(error)))
+        except (PeerMissing, PeerFailed, NoAnswer, UserError) as error:
+            opened = ", ".join(side.about.name for side in self.sides[before:])
+            name = f"{peer} (all but {opened})" if opened else peer
+            install = error.install if isinstance(error, PeerMissing) else None
+            self.skipped.append(SkippedPeer(peer=name, reason=str(error), install=install))
 
     def _warm_up(self, side: Side, prompt: Prompt) -> None:
         try:

@@ -30,6 +30,7 @@ def build_result(
     """The whole result. Sides that wrote nothing are among the skipped."""
     described = describe(medusa)
     wrote = [one for one in measured.runners if one.runs]
+    assert wrote[0].side.about.name == SUBJECT
     return AgainstResult(
         command=command,
         machine=described["machine"],
