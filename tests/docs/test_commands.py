@@ -33,6 +33,8 @@ RUN: dict[str, list[str]] = {
     "medusa chat smollm2 --show-drafts": SHORT,
     "medusa generate ./model.gguf -p -": [*SHORT, "--raw"],
     "medusa bench smollm2 --suite questions.jsonl --limit 40 --json result.json": [*SHORT, "--limit", "2"],
+    "medusa bench smollm2 --suite questions.jsonl --against autoregressive,lookup --json result.json"
+    " --markdown result.md": [*SHORT, "--limit", "2", "--tree", "6"],
     "medusa distill ./my-model --prompts prompts.jsonl --out answers.jsonl": ["--max-tokens", "12"],
     "medusa train ./my-model --data answers.jsonl --out heads": TRAIN,
     "medusa tune ./my-model --heads heads --prompts others.jsonl": ["--max-tokens", "24", "--nodes", "5"],
@@ -77,7 +79,7 @@ PROGRAMS = {
 
 # Flags of other programs that running text names.
 FOREIGN = {
-    *("--gpus", "--revision", "--speculate", "--medusa_choices", "--speculative-config", "--llama-python"),
+    *("--gpus", "--revision", "--speculate", "--medusa_choices", "--speculative-config"),
     *("--cpu", "--multi_gpu", "--num_cpu_threads_per_process", "--strict", "--speculative-draft-model-path"),
 }
 

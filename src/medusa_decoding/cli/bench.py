@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from medusa_decoding.cli import options as take
+from medusa_decoding.cli.against import Peers, bench_against, check_alone, config_of, publish
 from medusa_decoding.cli.fields import spread
 from medusa_decoding.cli.loading import load_medusa
 from medusa_decoding.cli.terminal import note
@@ -79,14 +80,28 @@ def bench(
     max_tokens: take.MaxTokens = 128,
     choice: take.Choice,
     load: Server,
+    peers: Peers,
     loading: take.Loading,
 ) -> None:
-    """Measure the heads, and prompt lookup, on a suite of prompts; or a server under load.
+    """Measure the heads, and prompt lookup, on a suite of prompts; against other programs; or a server under
+    load.
 
     Each prompt is decoded plainly and with guesses, in alternating order; speed and text are compared.
     """
     from medusa_decoding.bench.suite import load_suite, round_robin
 
+    if peers.against is not None:
+        if load != Server():
+            raise UserError("--server is measured alone: --against server:URL puts it beside a MODEL")
+        _check_model(model, load)
+        against = config_of(peers, loading, choice, limit, max_tokens)
+        questions = round_robin(load_suite(suite), limit)
+        for path in (out, peers.markdown):
+            if path not in (None, "-"):
+                check_writable(Path(str(path)))
+        publish(bench_against(str(model), loading, against, suite, questions), out, peers.markdown)
+        return
+    check_alone(peers)
     fields = {**choice.fields(), "max_tokens": max_tokens}
     if load.server is not None:
         config = _server_config(model, load, loading, {**fields, "limit": limit})
