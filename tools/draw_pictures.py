@@ -1,4 +1,4 @@
-"""Draw docs/pictures/*.svg and docs/pictures.md anew from the results in benchmarks/ and the packaged heads' own.
+"""Draw docs/pictures/*.svg and docs/pictures.md anew from benchmarks/ and the packaged heads' results.
 
 Run it without arguments, or with a folder to put them into instead of docs/. Pictures of results that are no
 longer there are removed.
@@ -28,8 +28,17 @@ SHOWN = (
 """What is shown, beside all comparisons with other programs; a pattern may match nothing."""
 TITLE = "Pictures of the results"
 BEFORE = """
-Drawn by `medusa plot` from the result files in [`benchmarks/`](../benchmarks/README.md) and beside the packaged
-heads; `make pictures` draws them anew, and a test holds them to the files.
+`medusa plot` (`pip install 'medusa-decoding[plot]'`) draws what other commands wrote, each file by what it
+holds, in a light theme, which prints well, and in a dark one:
+
+```bash
+medusa bench smollm2 --suite questions.jsonl --json result.json
+medusa generate smollm2 -p "Why is the sky blue?" --trace decode.json
+medusa plot result.json decode.json --out pictures
+```
+
+Those below are of the files in [`benchmarks/`](../benchmarks/README.md) and beside the packaged heads. `make
+pictures` draws them anew, and a test holds them to the files.
 """
 
 

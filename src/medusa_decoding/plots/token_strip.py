@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-MOST_TOKENS = 200
+MOST_TOKENS = 90
 LINE = 0.42
 BOX = 0.22
 SIZE = 9.0
@@ -129,7 +129,13 @@ def _draw_box(
 
     axes.add_patch(
         Rectangle(
-            (left, top), size, BOX, facecolor=source_fill(source, theme), edgecolor=theme.muted, linewidth=0.6
+            (left, top),
+            size,
+            BOX,
+            facecolor=source_fill(source, theme),
+            edgecolor=theme.muted,
+            linewidth=0.6,
+            clip_on=False,
         )
     )
     axes.text(

@@ -58,7 +58,7 @@ def page(
     """Markdown that shows the pictures with their captions. beside: folder of the pictures, as seen from the
     page, with a slash at its end.
     """
-    return "\n".join([f"# {title}", *(_section(picture, themes, form, beside) for picture in pictures)])
+    return "".join([f"# {title}\n", *(_section(picture, themes, form, beside) for picture in pictures)])
 
 
 def _section(picture: Picture, themes: Sequence[Name], form: Format, beside: str) -> str:
