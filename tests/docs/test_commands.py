@@ -33,6 +33,7 @@ RUN: dict[str, list[str]] = {
     "medusa chat smollm2 --show-drafts": SHORT,
     "medusa generate ./model.gguf -p -": [*SHORT, "--raw"],
     "medusa bench smollm2 --suite questions.jsonl --limit 40 --json result.json": [*SHORT, "--limit", "2"],
+    "medusa plot result.json --out pictures": ["--theme", "light", "--format", "svg"],
     "medusa distill ./my-model --prompts prompts.jsonl --out answers.jsonl": ["--max-tokens", "12"],
     "medusa train ./my-model --data answers.jsonl --out heads": TRAIN,
     "medusa tune ./my-model --heads heads --prompts others.jsonl": ["--max-tokens", "24", "--nodes", "5"],

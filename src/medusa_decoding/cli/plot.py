@@ -19,7 +19,7 @@ def plot(
     results: Annotated[
         list[Path],
         typer.Argument(
-            metavar="RESULT.json...",
+            metavar="RESULT.json",
             help="Files that medusa wrote; their kinds are found out.",
             show_default=False,
         ),
