@@ -7,7 +7,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constr
 # The system's, or the one that comes with what the tests need.
 CMAKE := $(or $(shell command -v cmake 2>/dev/null),$(BIN)/cmake)
 
-.PHONY: help demo test test-vllm test-sglang docs sanitize sanitize-address sanitize-thread check lint types imports format clean
+.PHONY: help demo test test-vllm test-sglang docs sanitize sanitize-address sanitize-thread check lint types imports format pictures clean
 
 help:
 	@echo "make demo   install into $(VENV), fetch SmolLM2-135M-Instruct (93 MB), decode one prompt both ways"
@@ -16,6 +16,7 @@ help:
 	@echo "make test-vllm  install vLLM's CPU build into $(VLLM) (3.5 GB) and compare with it: ten minutes"
 	@echo "make docs   the documentation as a site in build/site"
 	@echo "make check  lint, types, direction of imports"
+	@echo "make pictures  draw docs/pictures anew from the results in benchmarks"
 	@echo "make sanitize  the C++ engine under sanitizers for memory, undefined behaviour and threads"
 
 demo: $(VENV)/installed
@@ -75,6 +76,9 @@ types: $(VENV)/installed-test
 
 imports: $(VENV)/installed-test
 	@$(BIN)/python tools/check_imports.py
+
+pictures: $(VENV)/installed-test
+	@$(BIN)/python tools/draw_pictures.py
 
 format: $(VENV)/installed-test
 	@$(BIN)/ruff check --quiet --fix . ; $(BIN)/ruff format --quiet .

@@ -29,6 +29,7 @@ BELOW: dict[str, set[str]] = {
     "serving": {"decoding", "engines", "heads", "models", "generation", "tuning"},
     "transformers": {"decoding", "engines", "heads", "models", "generation"},
     "export": {"decoding", "engines", "heads", "models", "generation", "distill", "training"},
+    "plots": {"generation"},
     "cli": {
         "decoding",
         "engines",
@@ -39,6 +40,7 @@ BELOW: dict[str, set[str]] = {
         "training",
         "bench",
         "export",
+        "plots",
         "serving",
         "tuning",
     },

@@ -35,6 +35,7 @@ RUN: dict[str, list[str]] = {
     "medusa bench smollm2 --suite questions.jsonl --limit 40 --json result.json": [*SHORT, "--limit", "2"],
     "medusa bench smollm2 --suite questions.jsonl --against autoregressive,lookup --json result.json"
     " --markdown result.md": [*SHORT, "--limit", "2", "--tree", "6"],
+    "medusa plot result.json --out pictures": ["--theme", "light", "--format", "svg"],
     "medusa distill ./my-model --prompts prompts.jsonl --out answers.jsonl": ["--max-tokens", "12"],
     "medusa train ./my-model --data answers.jsonl --out heads": TRAIN,
     "medusa tune ./my-model --heads heads --prompts others.jsonl": ["--max-tokens", "24", "--nodes", "5"],

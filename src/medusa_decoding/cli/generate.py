@@ -6,18 +6,23 @@ import dataclasses
 import json
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from medusa_decoding.cli import options as take
+from medusa_decoding.cli.bench import check_writable
 from medusa_decoding.cli.fields import spread
 from medusa_decoding.cli.loading import is_lossless, load_medusa
 from medusa_decoding.cli.terminal import figures, note, write_pieces
 from medusa_decoding.errors import UserError
+from medusa_decoding.files import atomic_write
 
 if TYPE_CHECKING:
-    from medusa_decoding.generation import Generation, Medusa
+    from medusa_decoding.generation import Generation, Medusa, Stream
 
 
 @spread
@@ -45,6 +50,10 @@ def generate(
     as_json: Annotated[
         bool, typer.Option("--json", help="Print one JSON object instead of the text.")
     ] = False,
+    trace: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE.json", help="Write each step with its draft tree, for 'medusa plot'."),
+    ] = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No statistics, no progress bars.")] = False,
 ) -> None:
     """Write the text that follows a prompt.
@@ -56,16 +65,35 @@ def generate(
     fields = {**sampling.fields(), "max_tokens": max_tokens, "stop": tuple(stop or ()), "raw": raw}
     chosen = GenerationOptions.of(None, fields)
     messages = _messages(prompt, system, raw)
+    if trace is not None:
+        check_writable(trace)
     medusa = load_medusa(model, loading, no_heads=no_heads, progress=not quiet)
     stream = medusa.stream(messages, chosen)
-    if as_json:
-        for _ in stream:
-            pass
-        print(json.dumps(as_object(medusa, stream.result), ensure_ascii=False))
-    else:
-        write_pieces(stream)
+    with _traced(medusa, stream, trace):
+        if as_json:
+            for _ in stream:
+                pass
+            print(json.dumps(as_object(medusa, stream.result), ensure_ascii=False))
+        else:
+            write_pieces(stream)
     if not quiet:
         note(figures(stream.result, lossless=is_lossless(medusa)))
+
+
+@contextmanager
+def _traced(medusa: Medusa, stream: Stream, path: Path | None) -> Iterator[None]:
+    """Record the steps of what is done inside, and write them to `path`, if there is one."""
+    if path is None:
+        yield
+        return
+    from medusa_decoding.generation.trace import Tracer
+
+    tracer = Tracer(medusa)
+    stream.watch = tracer.add
+    yield
+    trace = tracer.trace(list(stream.sequence.prompt), stream.result)
+    with atomic_write(path) as temporary:
+        temporary.write_text(trace.model_dump_json(indent=1) + "\n", encoding="utf-8")
 
 
 def as_object(medusa: Medusa, generation: Generation) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from medusa_decoding.cli import (
     demo,
     distill,
     generate,
+    plot,
     profile,
     pull,
     push,
@@ -87,6 +88,7 @@ for verb in (
     push.push,
     bench.bench,
     profile.profile,
+    plot.plot,
 ):
     app.command(verb.__name__)(verb)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from collections.abc import Sequence as Seq
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Protocol
@@ -71,7 +71,10 @@ class Generation:
 
 
 class Stream(Iterator[Piece]):
-    """A text being written: iterate over its pieces, then look at `result`. `close()` stops early."""
+    """A text being written: iterate over its pieces, then look at `result`. `close()` stops early.
+
+    watch: called with each step of the loop, before its pieces are handed out.
+    """
 
     def __init__(
         self, medusa: Medusa, sequence: Sequence, assembler: TextAssembler, decoder: Decoder
@@ -82,6 +85,7 @@ class Stream(Iterator[Piece]):
         self._sources: list[int] = []
         self._pieces = self._write(decoder)
         self.keep_open = False
+        self.watch: Callable[[Step], None] | None = None
 
     def __next__(self) -> Piece:
         return next(self._pieces)
@@ -112,6 +116,8 @@ class Stream(Iterator[Piece]):
             self._release()
 
     def _pieces_of(self, step: Step) -> Iterator[Piece]:
+        if self.watch is not None:
+            self.watch(step)
         self._sources.extend(step.sources)
         for token, source in zip(step.tokens, step.sources, strict=True):
             yield Piece(self._assembler.take(), [token], [source])
