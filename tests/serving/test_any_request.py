@@ -21,6 +21,7 @@ CASES = int(os.environ.get("MEDUSA_SCHEMA_CASES", "60"))
 SETTINGS = settings(
     max_examples=CASES,
     deadline=None,
+    derandomize=True,
     database=None,
     phases=[Phase.explicit, Phase.generate],
     suppress_health_check=list(HealthCheck),

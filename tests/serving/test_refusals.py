@@ -38,6 +38,14 @@ def parts(answer: httpx.Response) -> tuple[int, str | None, str]:
         ({"n": 100}, "n"),
         ({"seed": 2**64}, "seed"),
         ({"stream": "yes"}, "stream"),
+        (
+            {"stream": True, "stream_options": {"include_obfuscation": 0}},
+            "stream_options.include_obfuscation",
+        ),
+        (
+            {"stream": True, "stream_options": {"include_obfuscation": True}},
+            "stream_options.include_obfuscation",
+        ),
         ({"stop": ["a"] * 17}, "stop"),
         ({"stop": [""]}, "stop.0"),
         ({"logit_bias": {"x": 1}}, "logit_bias.x"),

@@ -24,8 +24,9 @@ MOST_PROMPTS = 128
 class StreamOptions(Wire):
     """How a stream ends. include_usage: with one more chunk, which counts tokens."""
 
+    NEUTRAL: ClassVar[dict[str, tuple[Any, ...]]] = {"include_obfuscation": (False,)}
+
     include_usage: bool = False
-    include_obfuscation: Literal[False] = False
 
 
 class JsonSchema(Wire):
