@@ -10,19 +10,16 @@ to text, each for its side. Figures stand there once more without the texts that
 
 from __future__ import annotations
 
-import argparse
-import json
 import statistics
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
-from sides import Side, race
+from sides import Opened, Side, command_line, publish, race
 
 from medusa_decoding.bench.run import Run
 from medusa_decoding.decoding import AdaptivePlanner, NoDrafter
-from medusa_decoding.generation import GenerationOptions, Medusa
+from medusa_decoding.generation import Medusa
 from medusa_decoding.generation.loops import is_loop
 
 DRAFTERS = ("heads", "lookup", "both")
@@ -74,47 +71,24 @@ def table(rounds: Rounds, groups: dict[str, list[int]]) -> dict[str, Any]:
     }
 
 
-def arguments() -> argparse.Namespace:
-    """Of the command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("model")
-    parser.add_argument("--suite", type=Path, required=True)
-    parser.add_argument("--heads", default="auto")
-    parser.add_argument("--limit", type=int, default=40)
-    parser.add_argument("--max-tokens", type=int, default=128)
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--json", type=Path)
-    return parser.parse_args()
-
-
 def main() -> None:
     """Run, print, write the JSON."""
-    chosen = arguments()
-    import medusa_decoding
-    from medusa_decoding.bench.machine import describe_machine
-    from medusa_decoding.bench.suite import load_suite, round_robin
-
-    medusa = medusa_decoding.load(chosen.model, engine="cpu", heads=chosen.heads)
-    questions = round_robin(load_suite(chosen.suite), chosen.limit)
-    prompts = [medusa.encode(question.turns[0])[:900] for question in questions]
-    options = GenerationOptions.of(None, {"max_tokens": chosen.max_tokens})
-    sides = sides_of(medusa)
-    rounds = [race(sides, prompts, options) for _ in range(chosen.rounds)]
-    groups: dict[str, list[int]] = {"all": list(range(len(prompts)))}
-    for place, question in enumerate(questions):
+    parser = command_line(__doc__, limit=40)
+    parser.add_argument("--rounds", type=int, default=3)
+    chosen = parser.parse_args()
+    opened = Opened.of(chosen)
+    sides = sides_of(opened.medusa)
+    rounds = [race(sides, opened.prompts, opened.options) for _ in range(chosen.rounds)]
+    groups: dict[str, list[int]] = {"all": list(range(len(opened.prompts)))}
+    for place, question in enumerate(opened.questions):
         groups.setdefault(question.category, []).append(place)
     plain = rounds[0]["plain"]
     kept = {
         name: [one for one in places if not is_loop(plain[one].tokens)] for name, places in groups.items()
     }
     report = {
-        "machine": describe_machine(),
-        "model": chosen.model,
-        "heads_name": Path(medusa.heads_name or "").name,
-        "suite": chosen.suite.name,
-        "settings": {"limit": chosen.limit, "max_tokens": chosen.max_tokens, "rounds": chosen.rounds},
+        **opened.heading,
+        "rounds": chosen.rounds,
         "identical": all(
             run.tokens == plain[place].tokens
             for runs in rounds
@@ -124,10 +98,7 @@ def main() -> None:
         "categories": table(rounds, groups),
         "without_loops": table(rounds, kept),
     }
-    text = json.dumps(report, indent=1)
-    if chosen.json:
-        chosen.json.write_text(text + "\n", encoding="utf-8")
-    print(text)
+    publish(report, chosen.json)
 
 
 if __name__ == "__main__":

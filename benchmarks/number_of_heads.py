@@ -12,19 +12,16 @@ without the texts that loop.
 
 from __future__ import annotations
 
-import argparse
-import json
 import statistics
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
-from sides import Side, figures, race, rotated
+from sides import Opened, Side, command_line, figures, publish, race, rotated
 
 from medusa_decoding.bench.run import Run
 from medusa_decoding.decoding import AdaptivePlanner, BestFirstPlanner, StepCost
-from medusa_decoding.generation import GenerationOptions, Medusa
+from medusa_decoding.generation import Medusa
 from medusa_decoding.generation.loops import is_loop
 from medusa_decoding.tuning.trial import Trial
 
@@ -101,58 +98,21 @@ def by_count(runs: dict[str, list[Run]], drafting: dict[int, float], kept: Seque
     }
 
 
-def arguments() -> argparse.Namespace:
-    """Of the command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("model")
-    parser.add_argument("--suite", type=Path, required=True)
-    parser.add_argument("--heads", default="auto")
-    parser.add_argument("--limit", type=int, default=8)
-    parser.add_argument("--max-tokens", type=int, default=128)
-    parser.add_argument("--threads", type=int)
-    parser.add_argument("--json", type=Path)
-    return parser.parse_args()
-
-
 def main() -> None:
     """Run, print, write the JSON."""
-    chosen = arguments()
-    import medusa_decoding
-    from medusa_decoding.bench.machine import describe_machine
-    from medusa_decoding.bench.suite import load_suite, round_robin
-
-    medusa = medusa_decoding.load(
-        chosen.model, engine="cpu", heads=chosen.heads, threads=chosen.threads, draft="heads"
-    )
-    engine: Any = medusa.engine
-    sets = sets_of_heads(medusa, chosen.model, chosen.heads)
-    questions = round_robin(load_suite(chosen.suite), chosen.limit)
-    prompts = [medusa.encode(question.turns[0])[:900] for question in questions]
+    chosen = command_line(__doc__, limit=8).parse_args()
+    opened = Opened.of(chosen, "heads")
+    sets = sets_of_heads(opened.medusa, chosen.model, chosen.heads)
     drafting = drafting_times(sets)
-    options = GenerationOptions.of(None, {"max_tokens": chosen.max_tokens})
-    runs = race(sides_of(medusa, sets, drafting), prompts, options)
-    everything = range(len(prompts))
+    runs = race(sides_of(opened.medusa, sets, drafting), opened.prompts, opened.options)
+    everything = range(len(opened.prompts))
     kept = [place for place in everything if not is_loop(runs["plain"][place].tokens)]
     report = {
-        "machine": describe_machine(),
-        "model": chosen.model,
-        "heads_name": Path(medusa.heads_name or "").name,
-        "engine": engine.description,
-        "suite": chosen.suite.name,
-        "settings": {
-            "limit": chosen.limit,
-            "max_tokens": chosen.max_tokens,
-            "threads": engine.threads,
-        },
+        **opened.heading,
         **by_count(runs, drafting, everything),
         "without_loops": by_count(runs, drafting, kept),
     }
-    text = json.dumps(report, indent=1)
-    if chosen.json:
-        chosen.json.write_text(text + "\n", encoding="utf-8")
-    print(text)
+    publish(report, chosen.json)
 
 
 if __name__ == "__main__":

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import shlex
 import sys
 from collections.abc import Sequence
@@ -16,9 +15,9 @@ import typer
 
 from medusa_decoding.cli import options as take
 from medusa_decoding.cli.loading import load_medusa
+from medusa_decoding.cli.reports import write_json, write_text
 from medusa_decoding.cli.terminal import note
 from medusa_decoding.errors import UserError
-from medusa_decoding.files import atomic_write
 
 if TYPE_CHECKING:
     from medusa_decoding.bench.peers.config import AgainstConfig
@@ -148,19 +147,9 @@ def publish(result: AgainstResult, out: str | None, markdown: Path | None) -> No
     Console(stderr=out == "-").print(tables.terminal_table(result))
     for line in tables.left_out(result):
         note(line)
-    text = json.dumps(result.model_dump(mode="json"), indent=1, ensure_ascii=False) + "\n"
-    if out == "-":
-        sys.stdout.write(text)
-    elif out is not None:
-        _write(Path(out), text)
+    write_json(result.model_dump(mode="json"), out)
     if markdown is not None:
-        _write(markdown, tables.markdown(result))
-
-
-def _write(path: Path, text: str) -> None:
-    with atomic_write(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
-    note(f"report: {path}")
+        write_text(markdown, tables.markdown(result))
 
 
 def _threads(medusa: Medusa, loading: take.Loading) -> int:

@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-import json
-import os
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from errno import EISDIR
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -19,9 +15,8 @@ from medusa_decoding.cli import options as take
 from medusa_decoding.cli.against import Peers, bench_against, check_alone, config_of, publish
 from medusa_decoding.cli.fields import spread
 from medusa_decoding.cli.loading import load_medusa
-from medusa_decoding.cli.terminal import note
+from medusa_decoding.cli.reports import check_writable, write_json
 from medusa_decoding.errors import UserError
-from medusa_decoding.files import atomic_write
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -183,31 +178,11 @@ def _bench_model(
     return report, table(report)
 
 
-def check_writable(path: Path) -> None:
-    """See before hours of measuring that the report can be written; raises UserError if not."""
-    try:
-        if path.is_dir():
-            raise IsADirectoryError(EISDIR, os.strerror(EISDIR))
-        with atomic_write(path.with_name(f"{path.name}.trial")):
-            pass
-        path.with_name(f"{path.name}.trial").unlink()
-    except OSError as error:
-        raise UserError(
-            f"the report cannot be written to {path} ({error.strerror}): give another file"
-        ) from None
-
-
 def _publish(report: Json, table: Table, out: str | None) -> None:
     from rich.console import Console
 
     Console(stderr=out == "-").print(table)
-    text = json.dumps(report, indent=2, ensure_ascii=False) + "\n"
-    if out == "-":
-        sys.stdout.write(text)
-    elif out is not None:
-        with atomic_write(out) as temporary:
-            temporary.write_text(text, encoding="utf-8")
-        note(f"report: {out}")
+    write_json(report, out)
 
 
 @contextmanager

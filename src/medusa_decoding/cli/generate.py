@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from medusa_decoding.cli import options as take
-from medusa_decoding.cli.bench import check_writable
 from medusa_decoding.cli.fields import spread
 from medusa_decoding.cli.loading import is_lossless, load_medusa
+from medusa_decoding.cli.reports import check_writable
 from medusa_decoding.cli.terminal import figures, note, write_pieces
 from medusa_decoding.errors import UserError
 from medusa_decoding.files import atomic_write
