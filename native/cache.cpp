@@ -19,28 +19,43 @@ namespace {
 // Keys and values are read from end to end at each step: with huge pages of the system's where it has them.
 constexpr size_t kHuge = size_t{1} << 21, kLine = 64;
 
+void release(void* memory) {
+#if defined(_WIN32)
+    _aligned_free(memory);
+#else
+    std::free(memory);
+#endif
+}
+
 }  // namespace
 
-Page::Page(size_t bytes) {
-    const size_t unit = bytes >= kHuge ? kHuge : kLine, size = (bytes + unit - 1) / unit * unit;
-#if defined(_WIN32)
-    memory_ = _aligned_malloc(size, unit);
-#else
-    memory_ = std::aligned_alloc(unit, size);
-#endif
-    if (!memory_) throw std::bad_alloc();
-#if defined(__linux__)
-    if (bytes >= kHuge) madvise(memory_, size, MADV_HUGEPAGE);
-#endif
+PageMemory::~PageMemory() {
+    for (void* memory : spare_) release(memory);
 }
 
-Page::~Page() {
+void* PageMemory::take() {
+    if (!spare_.empty()) {
+        void* memory = spare_.back();
+        spare_.pop_back();
+        return memory;
+    }
+    // Room for all pages there are, so that giving one back cannot fail.
+    if (spare_.capacity() <= made_) spare_.reserve(2 * made_ + 1);
+    const size_t unit = bytes_ >= kHuge ? kHuge : kLine, size = (bytes_ + unit - 1) / unit * unit;
 #if defined(_WIN32)
-    _aligned_free(memory_);
+    void* memory = _aligned_malloc(size, unit);
 #else
-    std::free(memory_);
+    void* memory = std::aligned_alloc(unit, size);
 #endif
+    if (!memory) throw std::bad_alloc();
+#if defined(__linux__)
+    if (bytes_ >= kHuge) madvise(memory, size, MADV_HUGEPAGE);
+#endif
+    ++made_;
+    return memory;
 }
+
+void PageMemory::give(void* memory) noexcept { spare_.push_back(memory); }
 
 std::shared_ptr<Page> Cache::copy_of(Page& page) const {
     auto copy = new_page();

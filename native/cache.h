@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <memory>
 #include <unordered_map>
+#include <utility>
 #include <vector>
 
 namespace medusa {
@@ -18,17 +19,34 @@ struct CacheShape {
     size_t page_bytes() const { return page_numbers() * (half ? sizeof(uint16_t) : sizeof(float)); }
 };
 
+// Memory for pages. What one leaves is used again, so a process keeps as much as it had in use at most: a page is
+// megabytes, and the first touch of new memory costs a system far more than keys and values cost to write.
+class PageMemory {
+public:
+    explicit PageMemory(size_t bytes) : bytes_(bytes) {}
+    PageMemory(const PageMemory&) = delete;
+    ~PageMemory();
+    // Throws std::bad_alloc. What is in it is undefined.
+    void* take();
+    void give(void* memory) noexcept;
+
+private:
+    size_t bytes_, made_ = 0;
+    std::vector<void*> spare_;
+};
+
 // Keys and values of kPage positions.
 class Page {
 public:
     // Throws std::bad_alloc.
-    explicit Page(size_t bytes);
+    explicit Page(std::shared_ptr<PageMemory> source) : source_(std::move(source)), memory_(source_->take()) {}
     Page(const Page&) = delete;
-    ~Page();
+    ~Page() { source_->give(memory_); }
     float* floats() { return static_cast<float*>(memory_); }
     uint16_t* halves() { return static_cast<uint16_t*>(memory_); }
 
 private:
+    std::shared_ptr<PageMemory> source_;
     void* memory_;
 };
 
@@ -44,7 +62,7 @@ struct Sequence {
 
 class Cache {
 public:
-    explicit Cache(CacheShape shape) : shape_(shape) {}
+    explicit Cache(CacheShape shape) : shape_(shape), memory_(std::make_shared<PageMemory>(shape.page_bytes())) {}
 
     const CacheShape& shape() const { return shape_; }
     int64_t open();
@@ -57,13 +75,15 @@ public:
     // Pages for positions up to `length`, none of those from the sequence's end on shared. Throws std::bad_alloc and
     // leaves the sequence as it was.
     void reserve(Sequence& sequence, int64_t length);
+    // Of pages that sequences have.
     size_t bytes() const;
 
 private:
-    std::shared_ptr<Page> new_page() const { return std::make_shared<Page>(shape_.page_bytes()); }
+    std::shared_ptr<Page> new_page() const { return std::make_shared<Page>(memory_); }
     std::shared_ptr<Page> copy_of(Page& page) const;
 
     CacheShape shape_;
+    std::shared_ptr<PageMemory> memory_;
     int64_t last_ = 0;
     std::unordered_map<int64_t, Sequence> sequences_;
 };
