@@ -33,20 +33,21 @@ Out<T> array(std::initializer_list<size_t> shape) {
     return Out<T>(data, shape, owner);
 }
 
-Linear make_linear(int n, int k, bool int8, uintptr_t weights, uintptr_t scale, uintptr_t bias) {
+Linear make_linear(int n, int k, const std::string& type, uintptr_t weights, uintptr_t scale, uintptr_t bias) {
     Linear linear;
     linear.n = n, linear.k = k;
-    linear.type = int8 ? WeightType::int8 : WeightType::fp32;
+    linear.type = type == "int4" ? WeightType::int4 : type == "int8" ? WeightType::int8 : WeightType::fp32;
     linear.weights = reinterpret_cast<const void*>(weights);
     linear.scale = reinterpret_cast<const float*>(scale);
     linear.bias = reinterpret_cast<const float*>(bias);
     if (k % 8 || n < 1 || k < 8) throw std::invalid_argument("a linear needs a multiple of 8 input channels");
+    if (linear.type == WeightType::int4 && k % kGroup) throw std::invalid_argument("4 bits need a multiple of 32 input channels");
     return linear;
 }
 
 // Addresses of packed arrays come from Python, which keeps the arrays alive (engines/cpu/packed.py) and has checked
 // their sizes.
-using Address = std::tuple<int, int, bool, uintptr_t, uintptr_t, uintptr_t>;
+using Address = std::tuple<int, int, std::string, uintptr_t, uintptr_t, uintptr_t>;
 
 Linear linear_of(const Address& a) { return std::apply(make_linear, a); }
 const float* floats(uintptr_t address) { return reinterpret_cast<const float*>(address); }
@@ -63,7 +64,7 @@ Rows rows_of(const In<int64_t, 1>& sequences, const In<int64_t, 1>& tokens, cons
 
 NB_MODULE(_native, m) {
     m.attr("PANEL") = kPanel;
-    m.attr("LAYOUT") = 1;  // changes with the order of packed weights: part of the key of packed files
+    m.attr("LAYOUT") = 2;  // changes with the order of packed weights: part of the key of packed files
 
     m.def("instruction_sets", [] {
         std::vector<std::string> names;
@@ -74,11 +75,21 @@ NB_MODULE(_native, m) {
 
     m.def(
         "pack",
-        [](In<float, 2> weights, bool int8, int threads) -> nb::object {
+        [](In<float, 2> weights, const std::string& type, int threads) -> nb::object {
             const int n = int(weights.shape(0)), k = int(weights.shape(1));
             if (k % 8 || n < 1) throw std::invalid_argument("a linear needs a multiple of 8 input channels");
             const size_t padded = round_up(n, kPanel);
-            if (!int8) {
+            if (type == "int4") {
+                auto packed = array<uint8_t>({padded * k / kGroup * (kGroupBytes / kPanel)});
+                auto scale = array<float>({padded});
+                bool possible;
+                {
+                    nb::gil_scoped_release release;
+                    possible = pack_int4(weights.data(), n, k, packed.data(), scale.data(), threads);
+                }
+                return possible ? nb::object(nb::make_tuple(packed, scale)) : nb::none();
+            }
+            if (type == "fp32") {
                 auto packed = array<float>({padded * k});
                 nb::gil_scoped_release release;
                 pack_fp32(weights.data(), n, k, packed.data(), threads);
@@ -93,7 +104,7 @@ NB_MODULE(_native, m) {
             }
             return nb::make_tuple(packed, scale);
         },
-        "weights"_a, "int8"_a, "threads"_a);
+        "weights"_a, "type"_a, "threads"_a);
 
     nb::class_<Model>(m, "Model")
         .def(

@@ -42,7 +42,7 @@ bool has_amx() {
         constexpr long kRequestPermission = 0x1023, kTileData = 18;
         constexpr unsigned kTiles = 1u << 24, kTilesOfBytes = 1u << 25;
         unsigned a, b, c, d;
-        if (!has_avx512() || !__get_cpuid_count(7, 0, &a, &b, &c, &d)) return false;
+        if (!has_avx512() || !__builtin_cpu_supports("avx512vbmi") || !__get_cpuid_count(7, 0, &a, &b, &c, &d)) return false;
         return (d & kTiles) && (d & kTilesOfBytes) && syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
     }();
     return found;

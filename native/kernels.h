@@ -14,9 +14,13 @@ static_assert(int64_t{kBlock} * 127 * 32767 < INT32_MAX);
 inline int round_up(int n, int to) { return (n + to - 1) / to * to; }
 inline int blocks_of(int k) { return (k + kBlock - 1) / kBlock; }
 
-enum class WeightType { int8, fp32 };
+// int4: int8 weights of which 32 input channels of an output channel take 16 values at most, kept in half the bytes.
+enum class WeightType { fp32, int8, int4 };
 
-// Weights (n, k), packed in panels of 16 output channels (see packing.cpp); scale and bias are per output channel,
+constexpr int kGroup = 32;                                               // input channels that share 16 values
+constexpr int kGroupBytes = 2 * 2 * kPanel + kPanel * kGroup / 2;  // of a panel: steps and starts, then 4 bits a weight
+
+// Weights (n, k), packed in panels of 16 output channels (see packing.h); scale and bias are per output channel,
 // padded to whole panels; bias may be null, scale is null for fp32.
 struct Linear {
     int n = 0, k = 0;
@@ -26,7 +30,11 @@ struct Linear {
     const float* bias = nullptr;
 
     int panels() const { return round_up(n, kPanel) / kPanel; }
-    size_t panel_bytes() const { return size_t(kPanel) * k * (type == WeightType::int8 ? 1 : 4); }
+    bool quantised() const { return type != WeightType::fp32; }
+    size_t panel_bytes() const {
+        if (type == WeightType::int4) return size_t(k) / kGroup * kGroupBytes;
+        return size_t(kPanel) * k * (type == WeightType::int8 ? 1 : 4);
+    }
     size_t bytes() const { return panels() * panel_bytes(); }
 };
 

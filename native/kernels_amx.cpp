@@ -11,7 +11,7 @@
 namespace medusa {
 namespace {
 
-constexpr int kFewest = 7;   // rows; the AVX-512 product is faster for fewer
+constexpr int kFewest = 4;   // rows; the AVX-512 product is faster for fewer
 constexpr int kDepth = 64;   // channels of a tile instruction
 constexpr int kTileRows = 16;
 constexpr int kMostTiles = kRowChunk / kTileRows;
@@ -96,6 +96,29 @@ void arrange(const char* panel, int lines, int8_t* to) {
     }
 }
 
+// The same of int4: the weights are the upper bytes of 16 bits.
+void arrange_groups(const char* groups, int count, int8_t* to) {
+    const __m512i lanes = _mm512_set_epi32(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0);
+    const __m512i twice = _mm512_or_si512(lanes, _mm512_slli_epi32(lanes, 16));
+    const __m512i behind = _mm512_add_epi16(twice, _mm512_set1_epi16(kPanel));
+    // Bytes 4c + 1 and 4c + 3 of one pair, then of the other: from places 1, 3, 65, 67 on, four further for each channel.
+    const __m512i upper = _mm512_add_epi32(_mm512_set1_epi32(0x43410301), _mm512_mullo_epi32(lanes, _mm512_set1_epi32(0x04040404)));
+    const __m512i fifteen = _mm512_set1_epi16(15);
+    for (; count; --count, groups += kGroupBytes) {
+        const __m512i both = _mm512_loadu_si512(groups);
+        const __m512i step = _mm512_permutexvar_epi16(twice, both), start = _mm512_permutexvar_epi16(behind, both);
+        const auto weights = [&](__m512i code) { return _mm512_add_epi16(_mm512_mullo_epi16(_mm512_and_si512(code, fifteen), step), start); };
+        for (int i = 0; i < kGroupBytes; i += 64) _mm_prefetch(groups + i + kLead, _MM_HINT_T0);
+        for (int j = 0; j < 4; ++j, to += 128) {
+            const __m512i line = _mm512_loadu_si512(groups + 64 * (j + 1));
+            const __m512i first = weights(line), second = weights(_mm512_srli_epi16(line, 4));
+            const __m512i third = weights(_mm512_srli_epi16(line, 8)), fourth = weights(_mm512_srli_epi16(line, 12));
+            _mm512_store_si512(to, _mm512_permutex2var_epi8(first, upper, second));
+            _mm512_store_si512(to + 64, _mm512_permutex2var_epi8(third, upper, fourth));
+        }
+    }
+}
+
 void load_weights(const int8_t* weights, int steps) {
     MEDUSA_WRITTEN;
     _tile_loadd(MEDUSA_WEIGHTS_0, weights, 64);
@@ -173,8 +196,11 @@ private:
     int steps(int block) const { return std::min(kSteps, linear_.k / kDepth - block * kSteps); }
 
     void arrange_block(int panel, int block, int8_t* to) const {
-        const char* data = static_cast<const char*>(linear_.weights) + panel * linear_.panel_bytes() + size_t(block) * kBlock * kPanel;
-        arrange(data, steps(block) * kTileRows, to);
+        const char* data = static_cast<const char*>(linear_.weights) + panel * linear_.panel_bytes();
+        if (linear_.type == WeightType::int4)
+            arrange_groups(data + size_t(block) * (kBlock / kGroup) * kGroupBytes, steps(block) * (kDepth / kGroup), to);
+        else
+            arrange(data + size_t(block) * kBlock * kPanel, steps(block) * kTileRows, to);
     }
 
     void keep(int which) {
@@ -201,7 +227,7 @@ private:
 
 void linear_amx(const Linear& weights, const Activations& x, int rows, float* out, int out_stride, bool add, int begin,
                 int end) {
-    if (rows < kFewest || weights.type != WeightType::int8 || weights.k % kDepth)
+    if (rows < kFewest || !weights.quantised() || weights.k % kDepth)
         return kAvx512Kernels.linear(weights, x, rows, out, out_stride, add, begin, end);
     static thread_local Planes planes;
     for (int chunk = 0; chunk < rows; chunk += kRowChunk) {

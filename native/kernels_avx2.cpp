@@ -16,20 +16,92 @@
 namespace medusa {
 namespace {
 
+// A panel's weights, four pairs of input channels at a time, as int16: `next` goes on, `pair` is one of them for the
+// first or the last eight output channels.
+class Bytes {
+public:
+    explicit Bytes(const void* panel) : at_(static_cast<const char*>(panel) - 128) {}
+    void next(int, Prefetch& prefetch) {
+        at_ += 128;
+        prefetch.fetch(), prefetch.fetch();
+    }
+    template <int I, int HALF>
+    __m256i pair() const {
+        return _mm256_cvtepi8_epi16(_mm_loadu_si128(reinterpret_cast<const __m128i*>(at_ + 32 * I + 16 * HALF)));
+    }
+
+private:
+    const char* at_;
+};
+
+// Of int4: the codes' lines in turn, steps and starts of a group once for both channels of a pair. They stay in memory,
+// since the sums take the registers.
+class Nibbles {
+public:
+    explicit Nibbles(const void* panel) : at_(static_cast<const char*>(panel) - 64) {}
+    void next(int index, Prefetch& prefetch) {
+        at_ += 64;
+        if (index % 4 == 0) {
+            for (int half = 0; half < 2; ++half) {
+                _mm256_store_si256(&step_[half], twice(at_ + 16 * half));
+                _mm256_store_si256(&start_[half], twice(at_ + 16 * half + 2 * kPanel));
+            }
+            prefetch.fetch();
+            at_ += 64;
+        }
+        prefetch.fetch();
+    }
+    template <int I, int HALF>
+    __m256i pair() const {
+        const __m256i line = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(at_) + HALF);
+        const __m256i shifted = I ? _mm256_srli_epi16(line, 4 * I) : line;
+        const __m256i code = I < 3 ? _mm256_and_si256(shifted, _mm256_set1_epi16(15)) : shifted;
+        return _mm256_srai_epi16(_mm256_add_epi16(_mm256_mullo_epi16(code, step_[HALF]), start_[HALF]), 8);
+    }
+
+private:
+    static __m256i twice(const char* from) {
+        const __m256i once = _mm256_cvtepu16_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from)));
+        return _mm256_or_si256(once, _mm256_slli_epi32(once, 16));
+    }
+
+    const char* at_;
+    __m256i step_[2] = {}, start_[2] = {};
+};
+
 // 16 channels of up to 6 rows. Accumulators are named one by one: compilers spill arrays of them to the stack.
 struct Avx2Tile {
     static constexpr int kRows = 6;
 
     static void run(const Linear& linear, const void* panel, const Activations& x, int row, int rows,
                     Prefetch prefetch, Sums& sums) {
-        const bool int8 = linear.type == WeightType::int8;
         switch (rows) {
-            case 1: return int8 ? int8_tile<1>(linear.k, panel, x, row, prefetch, sums) : fp32_tile<1>(linear.k, panel, x, row, sums);
-            case 2: return int8 ? int8_tile<2>(linear.k, panel, x, row, prefetch, sums) : fp32_tile<2>(linear.k, panel, x, row, sums);
-            case 3: return int8 ? int8_tile<3>(linear.k, panel, x, row, prefetch, sums) : fp32_tile<3>(linear.k, panel, x, row, sums);
-            case 4: return int8 ? int8_tile<4>(linear.k, panel, x, row, prefetch, sums) : fp32_tile<4>(linear.k, panel, x, row, sums);
-            case 5: return int8 ? int8_tile<5>(linear.k, panel, x, row, prefetch, sums) : fp32_tile<5>(linear.k, panel, x, row, sums);
-            default: return int8 ? int8_tile<6>(linear.k, panel, x, row, prefetch, sums) : fp32_tile<6>(linear.k, panel, x, row, sums);
+            case 1: return tile<1>(linear, panel, x, row, prefetch, sums);
+            case 2: return tile<2>(linear, panel, x, row, prefetch, sums);
+            case 3: return tile<3>(linear, panel, x, row, prefetch, sums);
+            case 4: return tile<4>(linear, panel, x, row, prefetch, sums);
+            case 5: return tile<5>(linear, panel, x, row, prefetch, sums);
+            default: return tile<6>(linear, panel, x, row, prefetch, sums);
+        }
+    }
+
+    template <int ROWS>
+    static void tile(const Linear& linear, const void* panel, const Activations& x, int row, Prefetch prefetch, Sums& sums) {
+        if (linear.type == WeightType::int8) return integer_tile<ROWS, Bytes>(linear.k, panel, x, row, prefetch, sums);
+        if (linear.type == WeightType::int4) return integer_tile<ROWS, Nibbles>(linear.k, panel, x, row, prefetch, sums);
+        fp32_tile<ROWS>(linear.k, panel, x, row, sums);
+    }
+
+    static void unpack(const char* panel, int k, int8_t* out) {
+        Nibbles weights(panel);
+        Prefetch none{panel, 0};
+        for (int line = 0; line < k / 8; ++line) {
+            weights.next(line, none);
+#define MEDUSA_STORE(n)                                                                                          \
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(out + 32 * n),                                                \
+                        _mm256_permute4x64_epi64(_mm256_packs_epi16(weights.pair<n, 0>(), weights.pair<n, 1>()), 0xd8));
+            MEDUSA_STORE(0) MEDUSA_STORE(1) MEDUSA_STORE(2) MEDUSA_STORE(3)
+            out += 128;
         }
     }
 
@@ -39,9 +111,9 @@ struct Avx2Tile {
         return _mm256_set1_epi32(both);
     }
 
-    template <int ROWS>
-    static MEDUSA_NOINLINE void int8_tile(int k, const void* panel, const Activations& x, int row, Prefetch prefetch, Sums& sums) {
-        const int8_t* w = static_cast<const int8_t*>(panel);
+    template <int ROWS, class Weights>
+    static MEDUSA_NOINLINE void integer_tile(int k, const void* panel, const Activations& x, int row, Prefetch prefetch, Sums& sums) {
+        Weights weights(panel);
         const int16_t* x0 = x.quantised + size_t(row) * x.stride;
         const size_t stride = x.stride;
         for (int r = 0; r < ROWS; ++r)
@@ -50,9 +122,8 @@ struct Avx2Tile {
             const int pairs = std::min(kBlock, k - block * kBlock) / 2;
             __m256i a0 = _mm256_setzero_si256(), a1 = a0, a2 = a0, a3 = a0, a4 = a0, a5 = a0;
             __m256i b0 = a0, b1 = a0, b2 = a0, b3 = a0, b4 = a0, b5 = a0;
-            for (int i = 0; i < pairs; i += 2) {
-                _mm_prefetch(prefetch.line, _MM_HINT_T0);
-                prefetch.line += prefetch.step;
+            for (int i = 0; i < pairs; i += 4) {
+                weights.next(i / 4, prefetch);
 #define MEDUSA_ROW(r)                                                 \
     if constexpr (ROWS > r) {                                         \
         const __m256i v = pair(xp + r * stride);                      \
@@ -64,13 +135,13 @@ struct Avx2Tile {
 #define MEDUSA_PAIR(n)                                                                                          \
     {                                                                                                           \
         const int16_t* xp = x0 + 2 * (i + n);                                                                   \
-        const __m256i low = _mm256_cvtepi8_epi16(_mm_loadu_si128(reinterpret_cast<const __m128i*>(w + 32 * n)));       \
-        const __m256i high = _mm256_cvtepi8_epi16(_mm_loadu_si128(reinterpret_cast<const __m128i*>(w + 32 * n + 16))); \
+        const __m256i low = weights.template pair<n, 0>(), high = weights.template pair<n, 1>();                \
         MEDUSA_ROW(0) MEDUSA_ROW(1) MEDUSA_ROW(2) MEDUSA_ROW(3) MEDUSA_ROW(4) MEDUSA_ROW(5)                     \
     }
                 MEDUSA_PAIR(0)
                 MEDUSA_PAIR(1)
-                w += 64;
+                MEDUSA_PAIR(2)
+                MEDUSA_PAIR(3)
             }
             x0 += kBlock;
             const float* scale = x.scales + size_t(row) * x.blocks + block;

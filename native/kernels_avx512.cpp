@@ -7,6 +7,54 @@
 namespace medusa {
 namespace {
 
+// A panel's weights, four pairs of input channels at a time, as int16: `next` goes on, `pair` is one of them.
+class Bytes {
+public:
+    explicit Bytes(const void* panel) : at_(static_cast<const char*>(panel) - 4 * kBytes) {}
+    void next(int, Prefetch& prefetch) {
+        at_ += 4 * kBytes;
+        prefetch.fetch(), prefetch.fetch();
+    }
+    template <int I>
+    __m512i pair() const {
+        return _mm512_cvtepi8_epi16(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(at_ + I * kBytes)));
+    }
+
+private:
+    static constexpr int kBytes = 2 * kPanel;
+    const char* at_;
+};
+
+// Of int4: the codes' lines in turn, steps and starts of a group once for both channels of a pair.
+class Nibbles {
+public:
+    explicit Nibbles(const void* panel) : at_(static_cast<const char*>(panel) - 64) {}
+    void next(int index, Prefetch& prefetch) {
+        at_ += 64;
+        if (index % 4 == 0) {
+            const __m512i both = _mm512_loadu_si512(at_);
+            const __m512i lanes = _mm512_set_epi32(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0);
+            const __m512i twice = _mm512_or_si512(lanes, _mm512_slli_epi32(lanes, 16));
+            step_ = _mm512_permutexvar_epi16(twice, both);
+            start_ = _mm512_permutexvar_epi16(_mm512_add_epi16(twice, _mm512_set1_epi16(kPanel)), both);
+            prefetch.fetch();
+            at_ += 64;
+        }
+        prefetch.fetch();
+        line_ = _mm512_loadu_si512(at_);
+    }
+    template <int I>
+    __m512i pair() const {
+        const __m512i shifted = I ? _mm512_srli_epi16(line_, 4 * I) : line_;
+        const __m512i code = I < 3 ? _mm512_and_si512(shifted, _mm512_set1_epi16(15)) : shifted;
+        return _mm512_srai_epi16(_mm512_add_epi16(_mm512_mullo_epi16(code, step_), start_), 8);
+    }
+
+private:
+    const char* at_;
+    __m512i step_, start_, line_;
+};
+
 // A whole panel in one register, so up to 12 rows at a time.
 struct Avx512Tile {
     static constexpr int kRows = 12;
@@ -17,7 +65,9 @@ struct Avx512Tile {
 #define MEDUSA_CASE(n)                                                               \
     case n:                                                                          \
         if (linear.type == WeightType::int8)                                         \
-            return int8_tile<n>(linear.k, panel, x, row, prefetch, sums);            \
+            return integer_tile<n, Bytes>(linear.k, panel, x, row, prefetch, sums);  \
+        if (linear.type == WeightType::int4)                                         \
+            return integer_tile<n, Nibbles>(linear.k, panel, x, row, prefetch, sums); \
         return fp32_tile<n>(linear.k, panel, x, row, sums);
             MEDUSA_CASE(1) MEDUSA_CASE(2) MEDUSA_CASE(3) MEDUSA_CASE(4) MEDUSA_CASE(5) MEDUSA_CASE(6)
             MEDUSA_CASE(7) MEDUSA_CASE(8) MEDUSA_CASE(9) MEDUSA_CASE(10) MEDUSA_CASE(11) MEDUSA_CASE(12)
@@ -26,9 +76,9 @@ struct Avx512Tile {
 
 #define MEDUSA_EACH(DO) DO(0) DO(1) DO(2) DO(3) DO(4) DO(5) DO(6) DO(7) DO(8) DO(9) DO(10) DO(11)
 
-    template <int ROWS>
-    static __attribute__((noinline)) void int8_tile(int k, const void* panel, const Activations& x, int row, Prefetch prefetch, Sums& sums) {
-        const int8_t* w = static_cast<const int8_t*>(panel);
+    template <int ROWS, class Weights>
+    static __attribute__((noinline)) void integer_tile(int k, const void* panel, const Activations& x, int row, Prefetch prefetch, Sums& sums) {
+        Weights weights(panel);
         const int16_t* x0 = x.quantised + size_t(row) * x.stride;
         const size_t stride = x.stride;
 #define MEDUSA_CLEAR(r) __m512 f##r = _mm512_setzero_ps();
@@ -37,12 +87,8 @@ struct Avx512Tile {
             const int pairs = std::min(kBlock, k - block * kBlock) / 2;
 #define MEDUSA_ZERO(r) __m512i a##r = _mm512_setzero_si512(), b##r = a##r;
             MEDUSA_EACH(MEDUSA_ZERO)
-            for (int i = 0; i < pairs; i += 2, w += 64) {
-                _mm_prefetch(prefetch.line, _MM_HINT_T0);
-                prefetch.line += prefetch.step;
-                const int16_t* xp = x0 + 2 * i;
-                const __m512i first = _mm512_cvtepi8_epi16(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(w)));
-                const __m512i second = _mm512_cvtepi8_epi16(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(w + 32)));
+            for (int i = 0; i < pairs; i += 4) {
+                weights.next(i / 4, prefetch);
 // Few rows have registers for two sums each, and need them: one would wait for itself.
 #define MEDUSA_ROW(r)                                                           \
     if constexpr (ROWS > r) {                                                   \
@@ -52,7 +98,14 @@ struct Avx512Tile {
         other = _mm512_dpwssd_epi32(other, second, pair(xp + r * stride + 2));  \
         __asm__("" : "+v"(other));                                              \
     }
-                MEDUSA_EACH(MEDUSA_ROW)
+#define MEDUSA_PAIRS(n)                                                                     \
+    {                                                                                       \
+        const int16_t* xp = x0 + 2 * (i + n);                                               \
+        const __m512i first = weights.template pair<n>(), second = weights.template pair<n + 1>(); \
+        MEDUSA_EACH(MEDUSA_ROW)                                                             \
+    }
+                MEDUSA_PAIRS(0)
+                MEDUSA_PAIRS(2)
             }
             x0 += kBlock;
             const float* scale = x.scales + size_t(row) * x.blocks + block;
@@ -66,6 +119,17 @@ struct Avx512Tile {
 #define MEDUSA_KEEP(r) \
     if constexpr (ROWS > r) _mm512_storeu_ps(sums[r], f##r);
         MEDUSA_EACH(MEDUSA_KEEP)
+    }
+
+    static void unpack(const char* panel, int k, int8_t* out) {
+        Nibbles weights(panel);
+        Prefetch none{panel, 0};
+        const __m512i order = _mm512_set_epi64(7, 5, 3, 1, 6, 4, 2, 0);
+        for (int line = 0; line < k / 8; ++line, out += 128) {
+            weights.next(line, none);
+            _mm512_storeu_si512(out, _mm512_permutexvar_epi64(order, _mm512_packs_epi16(weights.pair<0>(), weights.pair<1>())));
+            _mm512_storeu_si512(out + 64, _mm512_permutexvar_epi64(order, _mm512_packs_epi16(weights.pair<2>(), weights.pair<3>())));
+        }
     }
 
     static __m512i pair(const int16_t* p) {

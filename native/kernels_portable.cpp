@@ -2,6 +2,9 @@
 #include "attention.h"
 #include "linear.h"
 #include "norm.h"
+#include "packing.h"
+
+#include <vector>
 
 namespace medusa {
 namespace {
@@ -12,7 +15,9 @@ struct PortableTile {
     static void run(const Linear& linear, const void* panel, const Activations& x, int row, int rows, Prefetch,
                     Sums& sums) {
         for (int r = 0; r < rows; ++r)
-            if (linear.type == WeightType::int8)
+            if (linear.type == WeightType::int4)
+                int4_row(linear.k, static_cast<const char*>(panel), x, row + r, sums[r]);
+            else if (linear.type == WeightType::int8)
                 int8_row(linear.k, static_cast<const int8_t*>(panel), x, row + r, sums[r]);
             else
                 fp32_row(linear.k, static_cast<const float*>(panel), x.values + size_t(row + r) * x.stride, sums[r]);
@@ -29,6 +34,18 @@ struct PortableTile {
             const float scale = x.scales[size_t(row) * x.blocks + block];
             for (int c = 0; c < kPanel; ++c) sums[c] += float(total[c]) * scale;
         }
+    }
+
+    static void unpack(const char* panel, int k, int8_t* out) {
+        for (int i = 0; i < k; i += kGroup, panel += kGroupBytes, out += kGroup * kPanel)
+            unpack_group(reinterpret_cast<const uint8_t*>(panel), out);
+    }
+
+    static void int4_row(int k, const char* panel, const Activations& x, int row, float* sums) {
+        static thread_local std::vector<int8_t> weights;
+        weights.resize(size_t(k) * kPanel);
+        unpack(panel, k, weights.data());
+        int8_row(k, weights.data(), x, row, sums);
     }
 
     static void fp32_row(int k, const float* weights, const float* values, float* sums) {

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <algorithm>
+#include <vector>
 
 #include "kernels.h"
 #include "lanes.h"
@@ -20,6 +21,13 @@ using Sums = float[kMostRows][kPanel];
 struct Prefetch {
     const char* line;
     int step;
+
+    void fetch() {
+#if defined(__AVX2__)
+        _mm_prefetch(line, _MM_HINT_T0);
+#endif
+        line += step;
+    }
 };
 
 template <class L>
@@ -37,26 +45,39 @@ void finish(const Linear& linear, int panel, const Sums& sums, int rows, float* 
     }
 }
 
-// Tile: `static void run(const Linear&, const void* panel, const Activations&, int row, int rows, Prefetch, Sums&)`,
-// and `kRows`, the most rows it takes.
+// Tile: `static void run(const Linear&, const void* panel, const Activations&, int row, int rows, Prefetch, Sums&)`;
+// `kRows`, the most rows it takes; `static void unpack(const char* panel, int k, int8_t* out)`, int4 to int8.
 template <class L, class Tile>
 void linear(const Linear& weights, const Activations& x, int rows, float* out, int out_stride, bool add, int begin,
             int end) {
     const size_t bytes = weights.panel_bytes();
     const char* first = static_cast<const char*>(weights.weights);
     alignas(64) Sums sums;
+    Linear whole = weights;  // as several tiles of rows read int4: unpacked once for all of them
+    static thread_local std::vector<int8_t> unpacked;
+    if (weights.type == WeightType::int4 && rows > Tile::kRows) {
+        whole.type = WeightType::int8;
+        unpacked.resize(whole.panel_bytes());
+    }
+    // How far apart several tiles fetch for each 64 bytes that they read.
+    const int apart = int(64 * bytes / whole.panel_bytes());
     for (int chunk = 0; chunk < rows; chunk += kRowChunk) {
         const int count = std::min(kRowChunk, rows - chunk);
         const int tiles = (count + Tile::kRows - 1) / Tile::kRows;
+        const bool unpack = tiles > 1 && weights.type == WeightType::int4;
         for (int panel = begin; panel < end; ++panel) {
             const char* data = first + panel * bytes;
+            if (unpack) Tile::unpack(data, weights.k, unpacked.data());
             for (int tile = 0; tile < tiles; ++tile) {
                 // Even tiles: 8 rows as 4 + 4, not as 6 + 2.
                 const int from = chunk + count * tile / tiles, to = chunk + count * (tile + 1) / tiles;
                 const Prefetch prefetch =
                     tiles == 1 ? Prefetch{data + kLead, 64}
-                               : Prefetch{data + bytes + bytes * tile / tiles, std::max(1, 64 / tiles)};
-                Tile::run(weights, data, x, from, to - from, prefetch, sums);
+                               : Prefetch{data + bytes + bytes * tile / tiles, std::max(1, apart / tiles)};
+                if (unpack)
+                    Tile::run(whole, unpacked.data(), x, from, to - from, prefetch, sums);
+                else
+                    Tile::run(weights, data, x, from, to - from, prefetch, sums);
                 finish<L>(weights, panel, sums, to - from, out + size_t(from) * out_stride, out_stride, add);
             }
         }

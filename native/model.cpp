@@ -197,7 +197,7 @@ void Model::multiply(const Linear& linear, const float* from, int from_stride, i
                      int thread) {
     Activations x;
     x.blocks = blocks_of(linear.k);
-    x.stride = linear.type == WeightType::int8 ? linear.k : from_stride;
+    x.stride = linear.quantised() ? linear.k : from_stride;
     x.quantised = buffers_.quantised.data();
     x.scales = buffers_.scales.data();
     x.values = from;

@@ -109,10 +109,10 @@ Bits everything(const Variant& variant) {
     const int64_t at_a = add_tree(pass, model, a), at_c = add_tree(pass, model, c), at_b = pass.add(model, b, 1);
     pass.run(model);
     for (size_t row = 0; row < pass.tokens.size(); ++row) append(model, int64_t(row), out);
-    for (int64_t row : {at_a, at_b, at_c}) hidden.insert(hidden.end(), model.hidden(row), model.hidden(row) + 40);
+    for (int64_t row : {at_a, at_b, at_c}) hidden.insert(hidden.end(), model.hidden(row), model.hidden(row) + model.shape().hidden);
     keep(model, {at_a, at_c, at_b, at_a + 1, at_a + 3, at_c + 2});
     for (int n : {1, 3})
-        for (Heads* heads : {&tiny.deep, &tiny.flat}) propose(*heads, Bits(hidden.begin(), hidden.begin() + n * 40), n, 10, out);
+        for (Heads* heads : {&tiny.deep, &tiny.flat}) propose(*heads, Bits(hidden.begin(), hidden.begin() + n * model.shape().hidden), n, 10, out);
     model.cache().truncate(a, 100);
     for (int64_t sequence : {a, b, c}) {
         const Bits more = extend(model, sequence, 30, 7);
@@ -126,7 +126,7 @@ Bits everything(const Variant& variant) {
 
 std::vector<Variant> models() {
     std::vector<Variant> all;
-    for (WeightType type : {WeightType::int8, WeightType::fp32})
+    for (WeightType type : {WeightType::int8, WeightType::int4, WeightType::fp32})
         for (int64_t window : {0, 21}) all.push_back({type, window, window == 0});
     return all;
 }
@@ -304,6 +304,31 @@ void vanishing_channels_pack_to_zeros() {
     for (float weight : row) REQUIRE(weight == -2.0f);
 }
 
+// Half the bytes and the same int8 weights; what takes more than 16 values, or values at uneven places, is refused.
+void four_bits_give_the_int8_weights() {
+    const int n = 19, k = 96;
+    std::mt19937 random(5);
+    std::uniform_real_distribution<float> uniform(-1.0f, 1.0f);
+    Bits weights(size_t(n) * k), scale(32), same_scale(32);
+    for (size_t i = 0; i < weights.size(); i += kGroup) {
+        const float step = uniform(random), start = uniform(random);
+        for (int j = 0; j < kGroup; ++j) weights[i + j] = step * float(random() % 16) + start;
+    }
+    std::vector<int8_t> expected(32 * k), found(expected.size());
+    std::vector<uint8_t> packed(size_t(2) * k / kGroup * kGroupBytes);
+    pack_int8(weights.data(), n, k, expected.data(), scale.data(), 1);
+    REQUIRE(pack_int4(weights.data(), n, k, packed.data(), same_scale.data(), 2));
+    REQUIRE(same(scale, same_scale));
+    for (size_t group = 0; group < packed.size() / kGroupBytes; ++group)
+        unpack_group(&packed[group * kGroupBytes], &found[group * kGroup * kPanel]);
+    REQUIRE(found == expected);
+    weights[k + 3] += 0.01f;
+    REQUIRE(!pack_int4(weights.data(), n, k, packed.data(), scale.data(), 1));
+    weights[k + 3] = std::nanf("");
+    REQUIRE(!pack_int4(weights.data(), n, k, packed.data(), scale.data(), 1));
+    REQUIRE(!pack_int4(weights.data(), n, k - 8, packed.data(), scale.data(), 1));
+}
+
 void threads_sleep_and_wake() {
     Threads threads(3);
     std::vector<int> counts(3 * 16);
@@ -324,6 +349,7 @@ void threads_sleep_and_wake() {
 
 int main() {
     vanishing_channels_pack_to_zeros();
+    four_bits_give_the_int8_weights();
     threads_sleep_and_wake();
     forks_share_until_they_write();
     passes_without_logits();

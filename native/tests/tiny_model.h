@@ -1,7 +1,9 @@
 // A random model of the Llama family with heads, packed as the Python side packs it, whose sizes fit nothing evenly.
 #pragma once
 
+#include <cmath>
 #include <cstdint>
+#include <cstdlib>
 #include <deque>
 #include <memory>
 #include <random>
@@ -25,11 +27,13 @@ struct Variant {
 
 // Hidden size and vocabulary end inside a panel, linears take 1, 2 and 2 blocks of channels of which the last is short,
 // 4 queries share a key (tiles of 3 + 1), and a head has 32 + 8 channels.
-inline Shape tiny_shape(int64_t window) {
+inline Shape tiny_shape(const Variant& variant) {
     Shape shape{};
     shape.layers = 2, shape.hidden = 40, shape.intermediate = 264, shape.heads = 8, shape.kv_heads = 2;
     shape.head_dim = 40, shape.vocabulary = 51;
-    shape.context = 300, shape.window = window;
+    shape.context = 300, shape.window = variant.window;
+    // Whole groups of channels, one of the linears with whole tiles for AMX.
+    if (variant.type == WeightType::int4) shape.hidden = 96, shape.intermediate = 320;
     shape.norm_epsilon = 1e-5f, shape.rope_amplitude = 1.0f;
     for (int i = 0; i < shape.head_dim / 2; ++i) shape.inverse_frequencies.push_back(1.0f / float(1 + i));
     return shape;
@@ -46,13 +50,20 @@ public:
         return floats_.back().data();
     }
 
-    Linear linear(int n, int k, bool bias = false) {
+    // halved: of int4, if the model is; what is not is int8 there.
+    Linear linear(int n, int k, bool bias = false, bool halved = false) {
         std::vector<float> weights(size_t(n) * k);
         for (float& weight : weights) weight = uniform_(random_);
         const int padded = round_up(n, kPanel);
         Linear out;
-        out.n = n, out.k = k, out.type = type_;
-        if (type_ == WeightType::int8) {
+        out.n = n, out.k = k, out.type = type_ == WeightType::int4 && !halved ? WeightType::int8 : type_;
+        if (out.type == WeightType::int4) {
+            for (float& weight : weights) weight = std::floor(weight * 16) / 16;
+            codes_.emplace_back(out.bytes());
+            floats_.emplace_back(padded);
+            if (!pack_int4(weights.data(), n, k, codes_.back().data(), floats_.back().data(), 2)) std::abort();
+            out.weights = codes_.back().data(), out.scale = floats_.back().data();
+        } else if (out.type == WeightType::int8) {
             bytes_.emplace_back(size_t(padded) * k);
             floats_.emplace_back(padded);
             pack_int8(weights.data(), n, k, bytes_.back().data(), floats_.back().data(), 2);
@@ -72,6 +83,7 @@ private:
     std::uniform_real_distribution<float> uniform_{-0.5f, 0.5f};
     std::deque<std::vector<float>> floats_;  // a deque moves nothing
     std::deque<std::vector<int8_t>> bytes_;
+    std::deque<std::vector<uint8_t>> codes_;
 };
 
 inline Weights tiny_weights(Arrays& arrays, const Shape& shape, bool tied) {
@@ -79,10 +91,10 @@ inline Weights tiny_weights(Arrays& arrays, const Shape& shape, bool tied) {
     Weights weights;
     for (int index = 0; index < shape.layers; ++index) {
         Layer layer;
-        layer.qkv = arrays.linear(attended + 2 * shape.kv_heads * shape.head_dim, shape.hidden, index == 0);
-        layer.output = arrays.linear(shape.hidden, attended);
-        layer.gate_up = arrays.linear(2 * shape.intermediate, shape.hidden);
-        layer.down = arrays.linear(shape.hidden, shape.intermediate);
+        layer.qkv = arrays.linear(attended + 2 * shape.kv_heads * shape.head_dim, shape.hidden, index == 0, true);
+        layer.output = arrays.linear(shape.hidden, attended, false, true);
+        layer.gate_up = arrays.linear(2 * shape.intermediate, shape.hidden, false, true);
+        layer.down = arrays.linear(shape.hidden, shape.intermediate, false, true);
         layer.attention_norm = arrays.vector(shape.hidden, 1.0f);
         layer.mlp_norm = arrays.vector(shape.hidden, 1.0f);
         if (index == 1) layer.query_norm = arrays.vector(shape.head_dim, 1.0f);
@@ -125,7 +137,7 @@ inline HeadsWeights flat_heads(Arrays& arrays, const Shape& shape) {
 struct Tiny {
     explicit Tiny(const Variant& variant)
         : arrays(variant.type),
-          model(tiny_shape(variant.window), tiny_weights(arrays, tiny_shape(0), variant.tied), *find_kernels(variant.isa),
+          model(tiny_shape(variant), tiny_weights(arrays, tiny_shape(variant), variant.tied), *find_kernels(variant.isa),
                 std::make_shared<Threads>(variant.threads)),
           deep(deep_heads(arrays, model.shape()), model),
           flat(flat_heads(arrays, model.shape()), model) {}

@@ -5,16 +5,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-_Address = tuple[int, int, bool, int, int, int]
+_Address = tuple[int, int, str, int, int, int]
 _Ints = NDArray[np.int64]
 
 PANEL: int
 LAYOUT: int
 
 def instruction_sets() -> list[str]: ...
-def pack(
-    weights: NDArray[np.float32], int8: bool, threads: int
-) -> tuple[NDArray[Any], NDArray[np.float32] | None]: ...
+def pack(weights: NDArray[np.float32], type: str, threads: int) -> Any: ...
 
 class Model:
     threads: int

@@ -58,15 +58,34 @@ def shape_of(*, head_dim: int = 16, kv_heads: int = 2, group: int = 2, **fields:
 
 
 def random_model(
-    shape: LlamaShape, seed: int = 0, *, biased: bool = False, kv_cache: KvCache = "fp32"
+    shape: LlamaShape,
+    seed: int = 0,
+    *,
+    biased: bool = False,
+    coarse: bool = False,
+    kv_cache: KvCache = "fp32",
 ) -> RandomModel:
-    """Weights large enough for every row to depend on all rows it sees; norms near 1."""
+    """Weights large enough for every row to depend on all rows it sees; norms near 1.
+
+    coarse: weights as those of 4-bit checkpoints.
+    """
     random = np.random.default_rng(seed)
     tensors = {}
     for name, size in expected_weights(shape, biased=biased).items():
         values = random.standard_normal(size) * (1.5 / np.sqrt(size[-1]) if len(size) == 2 else 0.2)
         tensors[name] = (values + ("norm" in name)).astype(np.float32)
+        if coarse and len(size) == 2 and size[-1] % 32 == 0:
+            tensors[name] = coarsened(tensors[name])
     return RandomModel(shape, tensors, kv_cache)
+
+
+def coarsened(weights: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Sixteen evenly spaced values in each 32 input channels, as Q4_1 has them."""
+    groups = weights.reshape(-1, 32)
+    low = groups.min(axis=1, keepdims=True).astype(np.float16).astype(np.float32)
+    step = ((groups.max(axis=1, keepdims=True) - low) / 15).astype(np.float16).astype(np.float32)
+    codes = np.clip(np.round((groups - low) / np.where(step == 0, 1, step)), 0, 15)
+    return (low + step * codes.astype(np.float32)).reshape(weights.shape)
 
 
 shapes = st.builds(
@@ -87,6 +106,7 @@ models = st.builds(
     shapes,
     st.integers(0, 2**31),
     biased=st.booleans(),
+    coarse=st.booleans(),
     kv_cache=st.sampled_from(["fp32", "fp16"]),
 )
 kinds: st.SearchStrategy[Weights] = st.sampled_from(["int8", "fp32"])

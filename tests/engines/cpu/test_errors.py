@@ -199,7 +199,7 @@ def test_engines_that_cannot_be_are_refused() -> None:
         CpuEngine(MODEL.shape, arrays, 1, "no such")
     for weight in (np.zeros((4, 12), np.float32), np.zeros((0, 16), np.float32)):
         with pytest.raises(ValueError):
-            _native.pack(weight, True, 1)
+            _native.pack(weight, "int8", 1)
 
 
 def test_an_engine_says_what_it_is() -> None:

@@ -81,11 +81,12 @@ class CpuEngine:
     def description(self) -> str:
         """What decides this engine's speed, besides model and processor."""
         kept = "" if self.kv_cache == "fp32" else f"-kv-{self.kv_cache}"
-        return f"cpu-{self.weights}-{self.model.isa}{kept}"
+        halved = "-in-4-bits" if any(array.dtype == np.uint8 for array in self.arrays.values()) else ""
+        return f"cpu-{self.weights}{halved}-{self.model.isa}{kept}"
 
     @property
     def weights(self) -> Weights:
-        """What the weights are kept as."""
+        """What the weights are; int8 ones may be kept in fewer bits (docs/cpu-engine.md)."""
         return "int8" if self.arrays["head.weights"].dtype == np.int8 else "fp32"
 
     @property

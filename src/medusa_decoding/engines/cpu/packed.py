@@ -14,8 +14,12 @@ from medusa_decoding.engines.cpu.shape import LlamaShape
 
 Array = NDArray[Any]
 Weights = Literal["int8", "fp32"]
-Address = tuple[int, int, bool, int, int, int]
-"""Of a linear: output and input channels, whether int8, addresses of weights, scales and bias (0: none)."""
+Address = tuple[int, int, str, int, int, int]
+"""Of a linear: output and input channels, how its weights are kept, addresses of weights, scales and bias (0:
+none).
+"""
+_KEPT = {"uint8": ("int4", 5 / 8), "int8": ("int8", 1), "float32": ("fp32", 1)}
+"""How weights of a type are kept, and how many elements of the array one weight takes."""
 
 
 class Checkpoint(Protocol):
@@ -74,16 +78,22 @@ def layer_norms(index: int) -> dict[str, str]:
 
 
 def pack_model(
-    checkpoint: Checkpoint, weights: Weights, threads: int, advance: Callable[[], None] = lambda: None
+    checkpoint: Checkpoint,
+    weights: Weights,
+    threads: int,
+    advance: Callable[[], None] = lambda: None,
+    *,
+    halve: bool = True,
 ) -> dict[str, Array]:
     """All arrays of a model: `NAME.weights`, `NAME.scale`, `NAME.bias` of each linear, and the norms.
 
-    One tensor at a time passes through float32. `advance` is called after each layer.
+    halve: keep layers in 4 bits where they allow it, see `pack_linear`. One tensor at a time passes through
+    float32. `advance` is called after each layer.
     """
     arrays: dict[str, Array] = {}
     for index in range(checkpoint.shape.layers):
         for source in layer_linears(index):
-            arrays.update(_pack(checkpoint, source, weights, threads))
+            arrays.update(_pack(checkpoint, source, weights, threads, halve=halve))
         for name, tensor in layer_norms(index).items():
             if tensor in checkpoint.names:
                 arrays[name] = checkpoint.tensor(tensor)
@@ -100,10 +110,16 @@ def pack_model(
 
 
 def pack_linear(
-    name: str, weight: Array, bias: Array | None, weights: Weights, threads: int
+    name: str, weight: Array, bias: Array | None, weights: Weights, threads: int, *, halve: bool = False
 ) -> Iterator[tuple[str, Array]]:
-    """The arrays of one linear of (output channels, input channels)."""
-    packed, scale = _native.pack(np.ascontiguousarray(weight, np.float32), weights == "int8", threads)
+    """The arrays of one linear of (output channels, input channels).
+
+    halve: keep int8 weights in half the bytes where they allow it, as those of 4-bit checkpoints do
+    (native/packing.h); of such a linear neither `take_rows` nor an embedding can be made.
+    """
+    plain = np.ascontiguousarray(weight, np.float32)
+    halved = _native.pack(plain, "int4", threads) if halve and weights == "int8" else None
+    packed, scale = halved or _native.pack(plain, weights, threads)
     yield f"{name}.weights", packed
     if scale is not None:
         yield f"{name}.scale", scale
@@ -120,12 +136,13 @@ def address(arrays: Mapping[str, Array], name: str, outputs: int, inputs: int) -
     """
     weights, scale, bias = (arrays.get(f"{name}.{part}") for part in ("weights", "scale", "bias"))
     padded = -(-outputs // _native.PANEL) * _native.PANEL
-    fits = weights is not None and weights.size == padded * inputs and weights.dtype in (np.int8, np.float32)
+    kept, elements = _KEPT.get(str(weights.dtype) if weights is not None else "", ("", 0))
+    fits = weights is not None and kept != "" and weights.size == padded * inputs * elements
     for vector in (scale, bias):
         fits = fits and (vector is None or (vector.size == padded and vector.dtype == np.float32))
-    if not fits or weights is None or (scale is None) == (weights.dtype == np.int8):
+    if not fits or weights is None or (scale is None) != (kept == "fp32"):
         raise ValueError(f"the packed weights of {name} do not have the size of the model")
-    return (outputs, inputs, weights.dtype == np.int8, _place(weights), _place(scale), _place(bias))
+    return (outputs, inputs, kept, _place(weights), _place(scale), _place(bias))
 
 
 def norm_address(arrays: Mapping[str, Array], name: str, size: int, *, optional: bool = False) -> int:
@@ -143,7 +160,7 @@ def _place(array: Array | None) -> int:
 
 
 def _pack(
-    checkpoint: Checkpoint, source: LinearSource, weights: Weights, threads: int
+    checkpoint: Checkpoint, source: LinearSource, weights: Weights, threads: int, *, halve: bool = False
 ) -> Iterator[tuple[str, Array]]:
     tensors = [checkpoint.tensor(name) for name in source.names("weight")]
     weight = tensors[0] if len(tensors) == 1 else np.concatenate(tensors)
@@ -155,7 +172,7 @@ def _pack(
                 for name, tensor in zip(source.names("bias"), tensors, strict=True)
             ]
         )
-    yield from pack_linear(source.name, weight, bias, weights, threads)
+    yield from pack_linear(source.name, weight, bias, weights, threads, halve=halve)
 
 
 def take_rows(

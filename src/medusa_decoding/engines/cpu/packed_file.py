@@ -23,7 +23,7 @@ from medusa_decoding.engines.cpu.memory import Block
 from medusa_decoding.engines.cpu.packed import Array
 from medusa_decoding.files import atomic_write
 
-_DTYPES: dict[str, Any] = {"I8": np.int8, "F32": np.float32}
+_DTYPES: dict[str, Any] = {"U8": np.uint8, "I8": np.int8, "F32": np.float32}
 _LONGEST_HEADER = 1 << 26
 
 
