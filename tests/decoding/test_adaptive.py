@@ -70,7 +70,7 @@ def test_the_size_is_the_best_of_all(found: list[float], data: st.DataObject, ra
 def test_the_running_rate_leads_to_the_best_throughput(cost: StepCost, first: float, decay: float) -> None:
     """With the same probabilities at each step, and what they promise as outcome, no other size is better."""
     heads = np.array([[first * decay**head, (1 - first) * 0.4 * decay**head] for head in range(4)])
-    guesses, planner = proposals(np.sort(heads)[:, ::-1]), AdaptivePlanner(cost, limit=12)
+    guesses, planner = proposals(np.sort(heads)[:, ::-1]), AdaptivePlanner(cost, limit=12, least=0.0)
     expected = np.cumsum(best_first(0, guesses, 12).probabilities)
     times = [cost.step(rows, CONTEXT) for rows in range(1, len(expected) + 1)]
     best = max(brought / (time + cost.draft(1)) for brought, time in zip(expected, times, strict=True))
@@ -90,6 +90,16 @@ def test_it_looks_past_a_step_in_the_time() -> None:
     stepped = StepCost((1, 2, 3, 4, 5, 6), {CONTEXT: (5.0, 5.1, 11.0, 11.1, 11.2, 11.3)}, {1: 0.0})
     assert grown(AdaptivePlanner(stepped, limit=3), sure) == [2]
     assert grown(AdaptivePlanner(stepped), sure) == [6]
+
+
+def test_hardly_likely_guesses_are_not_looked_at() -> None:
+    # Rows that cost nothing: all guesses would pay.
+    free, many = (
+        StepCost((1, 2), {CONTEXT: (5.0, 5.0)}, {1: 0.0}),
+        proposals(np.array([[0.5, 0.3, 0.02, 0.009]])),
+    )
+    assert grown(AdaptivePlanner(free), many) == [4]
+    assert grown(AdaptivePlanner(free, least=0.0), many) == [5]
 
 
 def test_dearer_contexts_get_smaller_trees() -> None:
@@ -115,7 +125,7 @@ def test_guesses_of_several_sequences_compete_for_the_rows(
 
     all_sizes = product(*(range(1, len(tree) + 1) for tree in trees))
     best = max(value(sizes) for sizes in all_sizes if sum(sizes) <= limit)
-    sizes = grown(AdaptivePlanner(cost, limit), *guesses)
+    sizes = grown(AdaptivePlanner(cost, limit, least=0.0), *guesses)
     assert sum(sizes) <= limit
     assert value(tuple(sizes)) == pytest.approx(best, abs=1e-9)
 

@@ -27,6 +27,10 @@ ALLOWANCE = 0.01
 EAGERNESS = 0.1
 """The same share right after the first loss."""
 LONGEST_PAUSE = 64
+LEAST = 0.01
+"""Nowhere is a row so cheap that a guess pays which comes true less often."""
+STRETCH = 32
+"""Tokens of context within which a step is taken to cost the same."""
 FIRST_CREDIT = 0.4
 MOST_CREDIT = 8.0
 """What guesses may lose at first, and have earned at most and lose again, in plain steps, before they are
@@ -39,18 +43,21 @@ class AdaptivePlanner(Planner):
     not. Guesses of prompt lookup cost nothing to make and are never paused.
 
     cost: of this engine and drafter. limit: the most rows of one step, over all its sequences; each sequence
-    has its root in any case. The running rate and the pauses are kept over texts, so one planner serves one
-    engine, in any number of decodes one after the other.
+    has its root in any case. least: guesses whose path is right less often are not looked at. The running
+    rate and the pauses are kept over texts, so one planner serves one engine, in any number of decodes one
+    after the other.
     """
 
-    def __init__(self, cost: StepCost, limit: int = 32) -> None:
+    def __init__(self, cost: StepCost, limit: int = 32, least: float = LEAST) -> None:
         assert limit >= 1
         self.cost = cost
         self.limit = limit
+        self.least = least
         # Both in plain steps, those of one row per sequence: what the steps brought, what they took.
         self._brought = self._took = 1.0
         self._credit = FIRST_CREDIT
         self._pause = self._last_pause = 0
+        self._known: dict[int, FloatArray] = {}
 
     @property
     def speedup(self) -> float:
@@ -77,14 +84,14 @@ class AdaptivePlanner(Planner):
         count = len(roots)
         most = max(0, self.limit - count)
         trees = [
-            best_first(root, guesses, most + 1, depth)
+            best_first(root, guesses, most + 1, depth, self.least)
             for root, guesses, depth in zip(roots, proposals, depths, strict=True)
         ]
         owners, chances = merged(trees)
         owners, chances = owners[:most], chances[:most]
         if not len(chances):
             return [tree.prefix(1) for tree in trees]
-        times = self.cost.steps(np.arange(count, count + len(chances) + 1), sum(contexts) / count)
+        times = self._times(sum(contexts) / count)[count : count + len(chances) + 1]
         guesses = best_size(count, chances, times, self.speedup * count / float(times[0]))
         taken = np.bincount(owners[:guesses], minlength=count).tolist()
         return [tree.prefix(1 + size) for tree, size in zip(trees, taken, strict=True)]
@@ -106,8 +113,20 @@ class AdaptivePlanner(Planner):
         count = len(outcome.rows)
         if rows == count and not outcome.drafted:
             return 1.0
-        plain, actual = self.cost.steps([count, rows], sum(outcome.contexts) / count).tolist()
+        times = self._times(sum(outcome.contexts) / count, rows)
+        plain, actual = times[count], times[rows]
         return float((actual + (self.cost.draft(count) if outcome.drafted else 0.0)) / plain)
+
+    def _times(self, context: float, rows: int = 0) -> FloatArray:
+        """(sizes,) milliseconds of a step of 0, 1, ... rows, `limit` and `rows` among them, at the beginning
+        of the stretch that the context lies in.
+        """
+        stretch = int(context) // STRETCH
+        times = self._known.get(stretch)
+        if times is None or len(times) <= rows:
+            sizes = np.arange(max(self.limit, rows) + 1)
+            times = self._known[stretch] = self.cost.steps(sizes, stretch * STRETCH)
+        return times
 
     def _judge(self, gain: float) -> None:
         """After a step with guesses of heads: `gain` is what they brought beyond what they took.

@@ -10,8 +10,11 @@ import numpy as np
 from medusa_decoding.decoding.tree import Proposals, Tree
 
 
-def best_first(root: int, proposals: Proposals, nodes: int, depth: int | None = None) -> Tree:
-    """The tree of the `nodes` likeliest nodes, the root included, no deeper than `depth`.
+def best_first(
+    root: int, proposals: Proposals, nodes: int, depth: int | None = None, least: float = 0.0
+) -> Tree:
+    """The tree of the `nodes` likeliest nodes, the root included, no deeper than `depth`, without those whose
+    path is right with a probability below `least`.
 
     The probability of a path is the product of its guesses' probabilities, each given that the path before it
     is right. Heads guess below every node; branches below the node that their own path leads to, and where
@@ -30,7 +33,7 @@ def best_first(root: int, proposals: Proposals, nodes: int, depth: int | None = 
     if proposals.is_empty:
         return Tree.of_root(root)
     growth = _Growth(root, proposals, nodes, depth)
-    while growth.frontier and len(growth.tokens) < nodes:
+    while growth.frontier and len(growth.tokens) < nodes and -growth.frontier[0].negative >= least:
         growth.take(heapq.heappop(growth.frontier))
     return growth.tree()
 
