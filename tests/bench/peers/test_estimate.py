@@ -1,13 +1,14 @@
 from __future__ import annotations
 
 from itertools import product
+from math import log
 from statistics import median
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from medusa_decoding.bench.peers.estimate import OUTSIDE, estimate, ratios
+from medusa_decoding.bench.peers.estimate import OUTSIDE, drift, estimate, ratios
 
 RATES = st.floats(0.5, 500)
 
@@ -55,4 +56,15 @@ def test_more_prompts_narrow_the_interval() -> None:
 @given(st.dictionaries(st.integers(0, 9), RATES), st.dictionaries(st.integers(0, 9), RATES))
 def test_ratios_are_of_the_prompts_that_both_have(ours: dict[int, float], theirs: dict[int, float]) -> None:
     expected = [ours[place] / theirs[place] for place in range(10) if place in ours and place in theirs]
-    assert sorted(ratios(ours, theirs)) == pytest.approx(sorted(expected))
+    assert sorted(ratios(ours, theirs).values()) == pytest.approx(sorted(expected))
+
+
+def test_what_moved_meanwhile_widens_the_interval() -> None:
+    first = {0: 100.0, 1: 200.0, 2: 300.0}
+    assert drift(first, {}) == drift(first, dict(first)) == 0.0
+    faster, slower = drift(first, {0: 120.0, 1: 240.0}), drift(first, {0: 100 / 1.2, 1: 200 / 1.2})
+    assert faster == pytest.approx(slower) == pytest.approx(log(1.2))
+    still, moved = estimate(list(first.values())), estimate(list(first.values()), faster)
+    assert (moved.low, moved.median, moved.high) == pytest.approx(
+        (still.low / 1.2, still.median, 1.2 * still.high)
+    )

@@ -45,7 +45,7 @@ def runner(name: str, weights: str, rates: dict[int, float], failure: str | None
         PromptRun(prompt=place, tokens=10, seconds=10 / rate, prefill_seconds=0.5, identical=place != 1)
         for place, rate in rates.items()
     ]
-    return Runner(Named(name, weights), 4, runs, 10 * len(runs), 5 * len(runs), failure)
+    return Runner(Named(name, weights), 4, runs, tokens=10 * len(runs), steps=5 * len(runs), failure=failure)
 
 
 @pytest.fixture
@@ -146,3 +146,18 @@ def test_the_terminals_table_fits_eighty_columns(result: AgainstResult) -> None:
     assert isinstance(console.file, StringIO)
     shown = console.file.getvalue()
     assert "transformers-prompt-lookup" in shown and "(100.0–400.0)" in shown and "…" not in shown
+
+
+def test_a_machine_that_slows_down_widens_speeds_and_not_ratios(tiny_medusa: Medusa) -> None:
+    record = [Prompt(question_id=place, category="qa", prompt_tokens=20, tokens=11) for place in range(2)]
+    sides = [runner("medusa", "int8", {0: 100.0, 1: 100.0}), runner("lookup", "int8", {0: 50.0, 1: 50.0})]
+    for side in sides:
+        side.repeats = [run.model_copy(update={"seconds": 1.25 * run.seconds}) for run in side.runs]
+    measured = Measured(Text(name="a", sha256="0" * 64, tokens=9), record, [], sides, {})
+    found = build_result(
+        tiny_medusa, measured, command="", suite=Path("a"), settings={"max_tokens": 16}, threads=1
+    )
+    speed, ratio = found.side("lookup").tokens_per_second, found.side("lookup").ratio
+    assert (speed.low, speed.median, speed.high) == pytest.approx((40.0, 50.0, 62.5))
+    assert ratio is not None and (ratio.low, ratio.median, ratio.high) == pytest.approx((2.0, 2.0, 2.0))
+    assert [run.prompt for run in found.side("lookup").repeats] == [0, 1]

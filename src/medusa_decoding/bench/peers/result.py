@@ -20,7 +20,9 @@ class _Record(BaseModel):
 
 
 class Estimate(_Record):
-    """A median over prompts. low, high: its 95 % bootstrap interval. prompts: how many it is of."""
+    """A median over prompts. low, high: its 95 % bootstrap interval, widened by the machine's drift. prompts:
+    how many it is of.
+    """
 
     median: float
     low: float
@@ -74,7 +76,8 @@ class SideResult(_Record):
     weights: how they are held, such as "int8" or "Q4_0". perplexity: of these weights on the result's text;
     None where it cannot be asked for. versions: of the packages that did the work.
     prefill_tokens_per_second: of the prompt. acceleration_rate: tokens per step, where the side tells its
-    steps. failure: why it wrote fewer prompts than it should have; None where it did not fail.
+    steps. repeats: the first prompts once more, at the end. failure: why it wrote fewer prompts than it
+    should have; None where it did not fail.
     """
 
     name: str
@@ -89,6 +92,7 @@ class SideResult(_Record):
     acceleration_rate: float | None
     categories: dict[str, CategoryFigures]
     runs: list[PromptRun]
+    repeats: list[PromptRun] = []
     failure: str | None = None
 
     @property

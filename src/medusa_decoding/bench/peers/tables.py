@@ -54,7 +54,8 @@ def markdown(result: AgainstResult) -> str:
     parts = [
         f"{_title(result)}. {_machine(result)}",
         _rows(COLUMNS, [_cells(side) for side in result.sides]),
-        'Tokens per second of decoding: medians over prompts with 95 % bootstrap intervals. "medusa is": '
+        "Tokens per second of decoding: medians over prompts with 95 % bootstrap intervals, widened by how "
+        'much the first prompts differed when they were run once more at the end. "medusa is": '
         "medians of the ratio prompt by prompt, over the prompts that both wrote. Perplexity of the same "
         f"text ({result.text.tokens} tokens of `{result.text.name}`): lower is better.",
         *([_rows(("medusa is", *(side.name for side in sides)), by_category)] if sides else []),
