@@ -52,6 +52,18 @@ def test_later_turns_count(exclusion: Exclusion) -> None:
     assert exclusion.covers_prompt(Prompt(1, first, ["b", EIGHT]))
 
 
+@pytest.mark.parametrize(("sharing", "covered"), [(2, True), (3, False)])
+def test_the_instructions_of_a_suite_exclude_nobody(tmp_path: Path, sharing: int, covered: bool) -> None:
+    suite = tmp_path / "suite.jsonl"
+    asked = [f"{EIGHT} {number} with content of its own, at least eight words" for number in range(sharing)]
+    asked += [f"something else altogether, number {number} of many others here" for number in range(10)]
+    suite.write_text("".join(json.dumps({"turns": [text]}) + "\n" for text in asked), encoding="utf-8")
+    exclusion = Exclusion([suite])
+    assert exclusion.covers([f"{EIGHT} and then what no question asks"]) is covered
+    # Their own words do, of each of them.
+    assert exclusion.covers(["1 with content of its own, at least eight words"])
+
+
 def test_nothing_excludes_nothing() -> None:
     assert not Exclusion([]).covers(["a", EIGHT])
 

@@ -70,6 +70,13 @@ def test_sharegpt_takes_the_users_side(tmp_path: Path, suffix: str) -> None:
     assert prompt.text is None
 
 
+@pytest.mark.parametrize("name", ["p.jsonl", "p.json", "p.txt"])
+def test_the_mark_that_windows_editors_leave_is_no_text(tmp_path: Path, name: str) -> None:
+    content = {"p.jsonl": '{"prompt": "a"}\n', "p.json": '[{"prompt": "a"}]', "p.txt": "a\n"}[name]
+    (tmp_path / name).write_text(content, encoding="utf-8-sig")
+    assert [prompt.text for prompt in read_prompts(tmp_path / name)] == ["a"]
+
+
 def test_conversations_keep_the_assistants_side(tmp_path: Path) -> None:
     messages = [user("a"), assistant("A")]
     path = jsonl(tmp_path / "p.jsonl", {"id": "c", "messages": messages})
@@ -84,7 +91,9 @@ def test_conversations_keep_the_assistants_side(tmp_path: Path) -> None:
         ("p.json", "", "holds no prompts"),
         ("p.jsonl", '{"prompt": "a"}\n{"prompt": \n', "line 2 is not valid JSON"),
         ("p.jsonl", '{"prompt": "a"}\n{"question": "b"}\n', "record 2 is of no known form"),
+        ("p.jsonl", '{"text": "a", "id": 3}\n', "it has 'text', 'id' and needs 'prompt', 'messages'"),
         ("p.jsonl", '{"prompt": " "}\n', "record 1 is of no known form"),
+        ("p.csv", "prompt,answer\na,b\n", "save it as .jsonl"),
         ("p.jsonl", '{"turns": []}\n', "record 1 is of no known form"),
         ("p.jsonl", '{"messages": ["a"]}\n', "record 1 is of no known form"),
         ("p.jsonl", '{"messages": [{"role": "tool", "content": "a"}]}\n', "known role"),

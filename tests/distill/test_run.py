@@ -166,7 +166,7 @@ def test_other_settings_are_refused(make_config: Any, change: dict[str, Any], me
 
 def test_other_model_is_refused(make_config: Any, tmp_path: Path) -> None:
     distill(make_config(limit=1), progress=False)
-    with pytest.raises(UserError, match="was written with fingerprint"):
+    with pytest.raises(UserError, match="was written by another model"):
         distill(make_config(model=str(tiny_llama(tmp_path / "other", seed=9))), progress=False)
 
 
@@ -294,6 +294,36 @@ def test_several_prompts_files(make_config: Any, tmp_path: Path) -> None:
     assert distill(config, progress=False).answers == 2
     assert records_of(config)["more:2"]["prompt"] == "n"
     assert note_of(config)["engines"] == ["torch-float64-cpu"]
+
+
+def test_the_librarys_functions_are_prompts_like_others(make_config: Any) -> None:
+    # No path, but the name that `--prompts` knows.
+    config = make_config(prompts=Path("python-library"), limit=2, max_prompt_tokens=2000)
+    report = distill(config, progress=False)
+    assert report.answers + report.too_long + sum(report.dropped.values()) == 2
+    noted = json.loads(config.record_path.read_text(encoding="utf-8"))
+    assert noted["prompts"][0]["path"] == "python-library" and len(noted["prompts"][0]["sha256"]) == 64
+    assert distill(config, progress=False).before == report.answers
+
+
+def test_a_model_that_is_not_there_leaves_no_folder(make_config: Any, tmp_path: Path) -> None:
+    config = make_config(model=str(tmp_path / "absent"), out=tmp_path / "new" / "answers.jsonl")
+    with pytest.raises(UserError):
+        distill(config, progress=False)
+    assert not config.out.parent.exists()
+
+
+def test_what_is_left_out_and_what_is_there_is_told_first(
+    make_config: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    suite = tmp_path / "suite.jsonl"
+    suite.write_text(json.dumps({"turns": [PROMPTS[1]]}) + "\n", encoding="utf-8")
+    distill(make_config(limit=3, exclude=[suite]), progress=False)
+    capsys.readouterr()
+    distill(make_config(exclude=[suite]))
+    said = " ".join(capsys.readouterr().err.split())
+    assert "1 of 7 prompts are left out: they share eight words with suite.jsonl" in said
+    assert "2 answers are there already" in said
 
 
 def test_room_for_hidden_states_is_told_first(make_config: Any, capsys: pytest.CaptureFixture[str]) -> None:

@@ -203,6 +203,10 @@ def show_token(medusa: Medusa, token: int) -> str:
     return medusa.tokenizer.decode([token], skip_special=False)
 
 
+UNLIKELY = 0.9
+"""Overheads below it are not the decoder's doing."""
+
+
 def table(report: Json) -> Table:
     """The report for people: a line per category and one for all of them, each followed by one without loops
     if there are any.
@@ -227,6 +231,10 @@ def table(report: Json) -> Table:
     overhead = _shown(medusa["overhead"])
     result.caption = "guessed: by heads + by lookup\n"
     result.caption += f"{speeds[0]} tokens/s plain, {speeds[1]} with guesses; overhead of a step {overhead}"
+    if (medusa["overhead"] or 1.0) < UNLIKELY:
+        result.caption += (
+            "\nA step with guesses cannot be so much faster than one without: the machine was busy."
+        )
     result.caption_justify = "left"
     return result
 

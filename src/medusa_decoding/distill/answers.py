@@ -44,7 +44,8 @@ def read_records(path: Path, *, skip_torn: bool = False) -> Iterator[tuple[int, 
     Raises UserError naming the line that is no JSON object, and when the file cannot be read.
     """
     try:
-        with path.open("r", encoding="utf-8") as file:
+        # Editors on Windows begin a file with a mark of its byte order.
+        with path.open("r", encoding="utf-8-sig") as file:
             for number, line in enumerate(file, 1):
                 if line.strip() and not (skip_torn and not line.endswith("\n")):
                     yield number, _parsed(path, number, line)
@@ -60,7 +61,7 @@ def read_list(path: Path, wanted: str = "objects") -> list[JsonObject]:
     Raises UserError when the file cannot be read or holds anything else; wanted: what, for the message.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")
         content = json.loads(text) if text.strip() else []
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}; check the path") from error

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from medusa_decoding.distill.prompts import Message, Prompt, read_conversations
 
 GRAM = 8
+FEW, SHARE = 2, 0.05
+"""In more conversations of a file than both, words are its instructions."""
 _WORD = re.compile(r"\w+")
 
 
@@ -16,15 +19,21 @@ class Exclusion:
     """The 8-grams of words in some prompts files, and their shorter messages whole.
 
     files: as for `read_prompts`; the assistant's messages in them count too. Words are compared without
-    case and punctuation.
+    case and punctuation. What more than two conversations of a file and more than a twentieth of them share
+    is its instructions ("Complete this function. Answer with ..."), which tell nothing of the evaluation.
     """
 
     def __init__(self, files: Iterable[Path]) -> None:
         self._grams: set[tuple[str, ...]] = set()
         for path in files:
+            found: Counter[tuple[str, ...]] = Counter()
+            conversations = 0
             for _, messages in read_conversations(path):
-                for text in _said(messages, "user", "assistant"):
-                    self._grams.update(_grams(text))
+                conversations += 1
+                said = _said(messages, "user", "assistant")
+                found.update({gram for text in said for gram in _grams(text)})
+            most = max(FEW, SHARE * conversations)
+            self._grams.update(gram for gram, count in found.items() if count <= most)
 
     def covers(self, texts: Iterable[str]) -> bool:
         """Whether one of the texts shares an 8-gram with the files, or is as short and the same."""

@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from medusa_decoding.distill.config import RECORD_SUFFIX, DistillConfig
+from medusa_decoding.distill.prompts import prompts_checksum
 from medusa_decoding.errors import UserError
-from medusa_decoding.files import atomic_write, checksum
+from medusa_decoding.files import atomic_write
 
 
 def claim(config: DistillConfig, model: str, writer: str, engine: str) -> None:
@@ -21,6 +22,11 @@ def claim(config: DistillConfig, model: str, writer: str, engine: str) -> None:
     for name, now in mine.items() if earlier else ():
         # Own prompts may come to answers that were begun without.
         was = earlier.get(name, now if name.startswith("self_prompt") else None)
+        if was != now and name == "fingerprint":
+            raise UserError(
+                f"{config.out} was written by another model ({was!r}, not {now!r});"
+                " go on with that one, or give another out file"
+            )
         if was != now:
             raise UserError(
                 f"{config.out} was written with {name} {was!r}, not {now!r};"
@@ -32,7 +38,7 @@ def claim(config: DistillConfig, model: str, writer: str, engine: str) -> None:
 
 def note_counts(config: DistillConfig, counts: dict[str, Any]) -> None:
     """Put into the note which prompts there were, and what became of them."""
-    files = [{"path": path.name, "sha256": checksum(path)} for path in config.prompts]
+    files = [{"path": path.name, "sha256": prompts_checksum(path)} for path in config.prompts]
     _write(config, {**_read(config), "prompts": files, "counts": counts})
 
 

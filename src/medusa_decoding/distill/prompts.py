@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -10,6 +12,7 @@ from typing import Any
 from medusa_decoding.distill.answers import read_list, read_records
 from medusa_decoding.distill.code_prompts import PYTHON_LIBRARY, code_prompts
 from medusa_decoding.errors import UserError
+from medusa_decoding.files import checksum
 
 Message = dict[str, Any]
 Key = int | str
@@ -20,6 +23,8 @@ _ROLES = {
     "bing": "assistant", "bard": "assistant", "model": "assistant", "system": "system",
 }  # fmt: skip
 _FORMS = "'prompt', 'messages', 'turns' or 'conversations'"
+# Their lines are not prompts, though they could be taken for some.
+_OTHER_FORMATS = {".csv", ".tsv", ".parquet", ".arrow", ".xlsx", ".ods", ".yaml", ".yml", ".xml", ".html"}
 
 
 @dataclass(frozen=True)
@@ -65,7 +70,7 @@ def read_prompts(path: Path) -> list[Prompt]:
     there is no such file. Raises UserError naming the line (or record) that is broken, of no known form, or
     has an id a second time, and when there are none.
     """
-    if str(path) == PYTHON_LIBRARY and not path.exists():
+    if _is_library(path):
         return [Prompt(name, [{"role": "user", "content": text}]) for name, text in code_prompts()]
     found: dict[str, int] = {}
     prompts = []
@@ -79,6 +84,17 @@ def read_prompts(path: Path) -> list[Prompt]:
     if not prompts:
         raise UserError(f"{path} holds no prompts; give a file with at least one")
     return prompts
+
+
+def prompts_checksum(path: Path) -> str:
+    """The SHA-256 of a prompts file, or of what its name stands for."""
+    if not _is_library(path):
+        return checksum(path)
+    return hashlib.sha256(json.dumps(list(code_prompts())).encode()).hexdigest()
+
+
+def _is_library(path: Path) -> bool:
+    return str(path) == PYTHON_LIBRARY and not path.exists()
 
 
 def gather_prompts(paths: Iterable[Path]) -> list[Prompt]:
@@ -133,6 +149,10 @@ def _records(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         yield from read_records(path)
     elif path.suffix.lower() == ".json":
         yield from enumerate(read_list(path, f"objects with {_FORMS}"), 1)
+    elif path.suffix.lower() in _OTHER_FORMATS:
+        raise UserError(
+            f"{path} is a format that is not read: save it as .jsonl, one object a line with {_FORMS}"
+        )
     else:
         for number, line in enumerate(_read_text(path).splitlines(), 1):
             if line.strip():
@@ -141,7 +161,7 @@ def _records(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
 
 def _read_text(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8")
+        return path.read_text(encoding="utf-8-sig")
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}; check the path") from error
     except UnicodeDecodeError as error:
@@ -156,7 +176,11 @@ def _messages(path: Path, number: int, record: dict[str, Any]) -> list[Message]:
     said = record.get("messages", record.get("conversations"))
     if isinstance(said, list) and said and all(isinstance(one, dict) for one in said):
         return [_message(path, number, one) for one in said]
-    raise UserError(f"{path}, record {number} is of no known form: it needs {_FORMS}, not empty")
+    named = ", ".join(repr(name) for name in record) or "nothing"
+    raise UserError(
+        f"{path}, record {number} is of no known form: it has {named} and needs {_FORMS}, which must not be"
+        " empty"
+    )
 
 
 def _message(path: Path, number: int, said: dict[str, Any]) -> Message:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import shutil
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
 from medusa_decoding.distill import note
@@ -94,7 +95,6 @@ def distill(config: DistillConfig, *, progress: bool = True) -> DistillReport:
     """
     given = gather_prompts(config.prompts)[: config.limit]
     exclusion = Exclusion(config.exclude)
-    config.out.parent.mkdir(parents=True, exist_ok=True)
     if config.endpoint is not None:
         return _remote(config, given, exclusion, progress)
     base = load(
@@ -105,6 +105,8 @@ def distill(config: DistillConfig, *, progress: bool = True) -> DistillReport:
         dtype=config.dtype,
         progress=progress,
     )
+    # Only now: a model that is not there leaves nothing behind.
+    config.out.parent.mkdir(parents=True, exist_ok=True)
     note.claim(config, base.name, base.fingerprint, _description(base))
     cache = HiddenCache(config.cache_folder, base.fingerprint, config.out.name) if config.hidden else None
     if config.self_prompts is not None:
@@ -125,6 +127,7 @@ def _remote(
 
     tokenizer = load_tokenizer(resolve(config.model, progress=progress))
     name = model_at(config)
+    config.out.parent.mkdir(parents=True, exist_ok=True)
     note.claim(config, config.model, f"endpoint model {name}", f"endpoint {config.endpoint}")
     plan = _Plan.of(config, given, exclusion)
     writer = AnswerWriter(config, None)
@@ -141,10 +144,12 @@ def _write_answers(
     progress: bool,
 ) -> DistillReport:
     with JobProgress("answers", distiller.turns_left, enabled=progress) as bar:
+        for line in _beforehand(config, plan):
+            bar.say(line)
         if hidden_size is not None and distiller.turns_left:
             bar.say(_announcement(config, distiller.turns_left, hidden_size))
         try:
-            _follow(config, distiller, bar)
+            _follow(distiller, bar, config.out)
         finally:
             writer.flush()
         counts = _counts(config, plan)
@@ -170,17 +175,37 @@ def _write_own_prompts(
     assert config.self_prompts is not None
     with JobProgress("own prompts", config.self_prompts, done=prompter.count, enabled=progress) as bar:
         try:
-            _follow(config, prompter, bar)
+            _follow(prompter, bar, config.self_prompts_path)
         finally:
             prompter.flush()
+        if prompter.missed:
+            bar.say(_misses(config, prompter.missed))
 
 
-def _follow(config: DistillConfig, job: _Job, bar: JobProgress) -> None:
+def _misses(config: DistillConfig, missed: Mapping[str, int]) -> str:
+    """What became of the attempts at own prompts that were none."""
+    reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(missed.items()))
+    longer = f"; --self-prompt-tokens {2 * config.self_prompt_tokens} would let more of them end"
+    mostly = 2 * missed.get("unfinished", 0) > sum(missed.values())
+    return f"attempts at prompts of its own that were dropped: {reasons}{longer if mostly else ''}"
+
+
+def _beforehand(config: DistillConfig, plan: _Plan) -> Iterator[str]:
+    """What is said of the prompts before any is answered."""
+    if plan.excluded:
+        every = len(plan.prompts) + len(plan.excluded)
+        files = ", ".join(path.name for path in config.exclude)
+        yield f"{len(plan.excluded)} of {every} prompts are left out: they share eight words with {files}"
+    if plan.done.answers:
+        yield f"{len(plan.done.answers)} answers are there already"
+
+
+def _follow(job: _Job, bar: JobProgress, out: Path) -> None:
     try:
         for units, tokens in job.steps():
             bar.advance(units, tokens)
     except KeyboardInterrupt:
-        bar.say(f"stopped; what is finished is in {config.out}, and the same command goes on from there")
+        bar.say(f"stopped; what is finished is in {out}, and the same command goes on from there")
         raise
 
 

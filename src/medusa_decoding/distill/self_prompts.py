@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 import time
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
@@ -39,7 +40,8 @@ class _Kept:
 class SelfPrompter:
     """Lets the model write prompts until there are `config.self_prompts`, those of earlier runs included.
 
-    others: texts of given prompts, which are no news. Raises UserError where the model has no chat template.
+    others: texts of given prompts, which are no news. missed: this run's attempts that were dropped, by
+    reason. Raises UserError where the model has no chat template.
     """
 
     def __init__(
@@ -58,6 +60,7 @@ class SelfPrompter:
         self._ended: dict[int, Sequence] = {}
         self._judge = self._next
         self._misses = 0
+        self.missed: Counter[str] = Counter()
         self._new: list[JsonObject] = []
         self._dropped: list[JsonObject] = []
         self._flushed = time.monotonic()
@@ -131,6 +134,7 @@ class SelfPrompter:
             self._new.append({"id": key, "prompt": text})
             return
         self._dropped.append({"id": key, "reason": f"self-prompt: {reason}", "text": text})
+        self.missed[reason] += 1
         self._misses += 1
         if self._misses >= PATIENCE:
             raise UserError(
