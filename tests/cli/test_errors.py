@@ -211,3 +211,17 @@ def test_a_chat_without_a_template(medusa: Command, model: Path, tmp_path: Path)
     bare = shutil.copytree(model, tmp_path / "model")
     (bare / "chat_template.jinja").unlink()
     check(medusa("chat", bare, stdin="Hi\n"), "generate")
+
+
+def test_a_file_where_a_folder_is_wanted(medusa: Command, model: Path, tmp_path: Path) -> None:
+    answers = tmp_path / "answers.jsonl"
+    answers.write_text(
+        "".join(
+            json.dumps({"id": str(number), "prompt_ids": [5, 6, 7], "answer_ids": [8, 9, 10, 11]}) + "\n"
+            for number in range(20)
+        ),
+        encoding="utf-8",
+    )
+    ended = medusa("train", model, "--data", answers, "--out", answers, "--epochs", 1)
+    check(ended, answers, "is in the way", "give another")
+    assert answers.read_text(encoding="utf-8").count("\n") == 20

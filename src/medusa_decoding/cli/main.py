@@ -114,6 +114,10 @@ def run(arguments: Sequence[str]) -> int:
         return _reader_left()
     except UserError as error:
         return _complain(str(error))
+    except (FileExistsError, NotADirectoryError) as error:
+        return _complain(
+            f"{error.filename} is in the way: it is a file, and a folder is wanted; give another"
+        )
     except OSError as error:
         return _complain(f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}")
     except _ClickError as error:

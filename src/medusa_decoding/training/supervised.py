@@ -56,6 +56,11 @@ def conversation_of(where: str, record: JsonObject) -> list[Message]:
     elif isinstance(prompt, str) and isinstance(completion, str):
         messages = _asked_and_answered(record, prompt, completion)
     else:
+        if isinstance(prompt, str):
+            raise UserError(
+                f"{where} is a prompt without an answer: let the model answer first, with"
+                " `medusa distill MODEL --prompts FILE`"
+            )
         raise UserError(f"{where} is of no known form: it needs {_FORMS}")
     # ShareGPT's conversations often begin in the middle, with an answer to nothing.
     while messages and messages[0]["role"] not in ("system", "user"):
