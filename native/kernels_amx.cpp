@@ -174,7 +174,15 @@ public:
     void run(int begin, int end) {
         const int blocks = x_.blocks, items = (end - begin) * blocks;
         for (int item = -1; item < items; ++item) {
-            if (item + 1 < items) arrange_block(begin + (item + 1) / blocks, (item + 1) % blocks, weights_[(item + 1) % 2]);
+            const int next = item + 1, panel = next < items ? begin + next / blocks : -1;
+            const auto arrange_part = [&](int step) {
+                if (panel >= 0) arrange_step(panel, next % blocks, step, weights_[next % 2]);
+            };
+            if (tiles_ == 1 && item >= 0) {
+                run_tile(item, begin + item / blocks, item % blocks, arrange_part);
+                continue;
+            }
+            for (int step = 0; step < kSteps; ++step) arrange_part(step);
             if (item < 0) continue;
             const int block = item % blocks;
             load_weights(weights_[item % 2], steps(block));
@@ -195,12 +203,41 @@ private:
 
     int steps(int block) const { return std::min(kSteps, linear_.k / kDepth - block * kSteps); }
 
-    void arrange_block(int panel, int block, int8_t* to) const {
+    // The weights of a block that tile instruction `step` takes.
+    void arrange_step(int panel, int block, int step, int8_t* to) const {
+        if (step >= steps(block)) return;
         const char* data = static_cast<const char*>(linear_.weights) + panel * linear_.panel_bytes();
+        const size_t place = size_t(block) * kSteps + step;
         if (linear_.type == WeightType::int4)
-            arrange_groups(data + size_t(block) * (kBlock / kGroup) * kGroupBytes, steps(block) * (kDepth / kGroup), to);
+            arrange_groups(data + place * (kDepth / kGroup) * kGroupBytes, kDepth / kGroup, to + step * kRegister);
         else
-            arrange(data + size_t(block) * kBlock * kPanel, steps(block) * kTileRows, to);
+            arrange(data + place * kDepth * kPanel, kTileRows, to + step * kRegister);
+    }
+
+    // One block of a lone tile. A tile instruction waits for the one before it, so the next block's weights are arranged
+    // in between.
+    template <class F>
+    void run_tile(int item, int panel, int block, F arrange_part) {
+        const int8_t *weights = weights_[item % 2], *activations = planes_.at(0, block * kSteps);
+        const int count = steps(block);
+        BlockSums& found = found_[item % 2];
+        _tile_zero(MEDUSA_HIGH_SUMS);
+        _tile_zero(MEDUSA_LOW_SUMS);
+        for (int step = 0; step < kSteps; ++step) {
+            if (step < count) {
+                MEDUSA_WRITTEN;
+                _tile_loadd(MEDUSA_WEIGHTS_0, weights + step * kRegister, kDepth);
+                _tile_loadd(MEDUSA_HIGH, activations + 2 * kRegister * step, kDepth);
+                _tile_dpbssd(MEDUSA_HIGH_SUMS, MEDUSA_HIGH, MEDUSA_WEIGHTS_0);
+                _tile_loadd(MEDUSA_LOW, activations + 2 * kRegister * step + kRegister, kDepth);
+                _tile_dpbusd(MEDUSA_LOW_SUMS, MEDUSA_LOW, MEDUSA_WEIGHTS_0);
+            }
+            arrange_part(step);
+        }
+        if (item) keep(1 - item % 2);
+        _tile_stored(MEDUSA_HIGH_SUMS, found.high, 64);
+        _tile_stored(MEDUSA_LOW_SUMS, found.low, 64);
+        waiting_ = {panel, block, 0};
     }
 
     void keep(int which) {
