@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import doctest
 from itertools import product
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from medusa_decoding.decoding import (
     Proposals,
     SamplingParameters,
     StepCost,
+    Tree,
     adaptive,
 )
 from medusa_decoding.decoding import Sequence as Text
@@ -100,6 +102,28 @@ def test_hardly_likely_guesses_are_not_looked_at() -> None:
     )
     assert grown(AdaptivePlanner(free), many) == [4]
     assert grown(AdaptivePlanner(free, least=0.0), many) == [5]
+
+
+def test_guesses_that_are_far_from_paying_are_not_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing else changes: what is left out would not have been taken."""
+    sizes, real = [], adaptive.best_first
+
+    def counted(*given: Any) -> Tree:
+        sizes.append(len(real(*given)))
+        return real(*given)
+
+    monkeypatch.setattr(adaptive, "best_first", counted)
+    # A row costs a tenth of a plain step.
+    cost = StepCost((1, 32), {CONTEXT: (5.0, 20.5)}, {1: 0.0})
+    chances = np.array([[0.5, 0.2, 0.12, 0.06, 0.045, 0.03, 0.02, 0.015]])
+    found = [grown(AdaptivePlanner(cost, least=least), proposals(chances)) for least in (0.0, 0.01)]
+    assert found[0] == found[1] == [4]
+    assert sizes == [9, 5]
+
+
+def test_more_sequences_than_the_limit_get_their_roots() -> None:
+    planner = AdaptivePlanner(FREE, limit=2)
+    assert grown(planner, EXAMPLE, EXAMPLE, EXAMPLE) == [1, 1, 1]
 
 
 def test_dearer_contexts_get_smaller_trees() -> None:

@@ -29,6 +29,8 @@ EAGERNESS = 0.1
 LONGEST_PAUSE = 64
 LEAST = 0.01
 """Nowhere is a row so cheap that a guess pays which comes true less often."""
+TOGETHER = 8
+"""Rows of which the mean price is that of one."""
 STRETCH = 32
 """Tokens of context within which a step is taken to cost the same."""
 FIRST_CREDIT = 0.4
@@ -43,9 +45,9 @@ class AdaptivePlanner(Planner):
     not. Guesses of prompt lookup cost nothing to make and are never paused.
 
     cost: of this engine and drafter. limit: the most rows of one step, over all its sequences; each sequence
-    has its root in any case. least: guesses whose path is right less often are not looked at. The running
-    rate and the pauses are kept over texts, so one planner serves one engine, in any number of decodes one
-    after the other.
+    has its root in any case. least: guesses whose path is right less often are not looked at, nor those that
+    are far from paying for a row; 0 looks at all. The running rate and the pauses are kept over texts, so one
+    planner serves one engine, in any number of decodes one after the other.
     """
 
     def __init__(self, cost: StepCost, limit: int = 32, least: float = LEAST) -> None:
@@ -83,16 +85,21 @@ class AdaptivePlanner(Planner):
             return [Tree.of_root(root) for root in roots]
         count = len(roots)
         most = max(0, self.limit - count)
+        known = self._times(sum(contexts) / count, count)
+        rate = self.speedup * count / float(known[count])
         trees = [
-            best_first(root, guesses, most + 1, depth, self.least)
+            best_first(root, guesses, most + 1, depth, self._least(known, rate))
             for root, guesses, depth in zip(roots, proposals, depths, strict=True)
         ]
+        if count == 1:
+            [tree] = trees
+            chances = tree.probabilities[1:]
+            return [tree.prefix(1 + best_size(1, chances, known[1 : len(tree) + 1], rate))]
         owners, chances = merged(trees)
         owners, chances = owners[:most], chances[:most]
         if not len(chances):
             return [tree.prefix(1) for tree in trees]
-        times = self._times(sum(contexts) / count)[count : count + len(chances) + 1]
-        guesses = best_size(count, chances, times, self.speedup * count / float(times[0]))
+        guesses = best_size(count, chances, known[count : count + len(chances) + 1], rate)
         taken = np.bincount(owners[:guesses], minlength=count).tolist()
         return [tree.prefix(1 + size) for tree, size in zip(trees, taken, strict=True)]
 
@@ -127,6 +134,16 @@ class AdaptivePlanner(Planner):
             sizes = np.arange(max(self.limit, rows) + 1)
             times = self._known[stretch] = self.cost.steps(sizes, stretch * STRETCH)
         return times
+
+    def _least(self, times: FloatArray, rate: float) -> float:
+        """The probability below which no guess is looked at: half of what the cheapest row costs, in tokens.
+
+        Rows are not equally dear, so the cheapest is taken of a few together.
+        """
+        if self.least == 0.0 or len(times) <= 2 * TOGETHER:
+            return self.least
+        cheapest = float((times[1 + TOGETHER :] - times[1:-TOGETHER]).min()) / TOGETHER
+        return max(self.least, 0.5 * rate * cheapest)
 
     def _judge(self, gain: float) -> None:
         """After a step with guesses of heads: `gain` is what they brought beyond what they took.

@@ -116,7 +116,7 @@ class _Run:
             if index and self._elapsed() > share * (place + 1):
                 break
             self._progress((place + index / self._effort.rounds) / self._contexts, what)
-            self._round(found, upwards=index % 2 == 0)
+            self._round(found, upwards=index % 2 == 0, drafts=not place)
         self.passes[context] = found
 
     def would_exceed(self, context: int) -> bool:
@@ -140,11 +140,12 @@ class _Run:
             measured, bool(drafting), weight_bytes, bandwidth, waiting, quick=self._effort is not FULL
         )
 
-    def _round(self, found: dict[int, list[float]], *, upwards: bool) -> None:
+    def _round(self, found: dict[int, list[float]], *, upwards: bool, drafts: bool) -> None:
         for rows in found if upwards else reversed(found):
             found[rows].append(self.trial.step(rows))
-        for count, times in self._drafting.items():
-            # After a pass, because decoding too finds the heads' weights gone from the caches.
+        # After a pass, because decoding too finds the heads' weights gone from the caches; and after the
+        # shortest context, since long ones leave less of them there than most texts do.
+        for count, times in self._drafting.items() if drafts else ():
             self.trial.step(1)
             times.append(self.trial.draft(count))
         if self._bandwidth is not None:
