@@ -73,9 +73,9 @@ def test_llama_cpp_runs_in_another_python(
     result = AgainstResult.model_validate_json(ended.output)
     assert result.skipped == []
     assert [side.name for side in result.sides[1:]] == [
-        "llama.cpp", "llama.cpp Q8_0", "llama.cpp Q4_0", "llama.cpp-lookup",
+        "llama.cpp", "llama.cpp Q8_0", "llama.cpp Q4_0", "llama.cpp-lookup", "llama.cpp-lookup server",
     ]  # fmt: skip
-    assert [side.weights for side in result.sides[1:]] == ["Q4_1", "Q8_0", "Q4_0", "Q4_1"]
+    assert [side.weights for side in result.sides[1:]] == ["Q4_1", "Q8_0", "Q4_0", "Q4_1", "Q4_1"]
     assert all("without repacked weights" in side.description for side in result.sides[1:])
     assert all(side.perplexity is not None and side.ratio is not None for side in result.sides[1:])
 

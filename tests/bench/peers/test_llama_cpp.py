@@ -8,7 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from medusa_decoding.bench.peers.llama_cpp_peer import LlamaCpp, LlamaCppSide, quantisation_of
+from medusa_decoding.bench.peers.llama_cpp_peer import (
+    SERVER_WORKER,
+    LlamaCpp,
+    LlamaCppSide,
+    quantisation_of,
+)
 from medusa_decoding.bench.peers.side import PeerFailed, PeerMissing, Prompt
 from medusa_decoding.models import resolve
 from tests.bench.peers.fake_llama.llama_cpp.llama_cpp import rule
@@ -48,6 +53,31 @@ def test_lookup_changes_no_token(fake_llama: Path, tiny_gguf: Path, looked_up: i
         assert written.tokens == text_after(PROMPT.ids, count)
         assert written.count == count - 1
     assert written.steps is not None and written.steps < written.count
+    side.close()
+
+
+def test_lookup_has_two_sides(fake_llama: Path, tiny_gguf: Path) -> None:
+    drafter, server = HERE.lookup(resolve(str(tiny_gguf)))
+    assert (drafter.about.name, server.about.name) == ("llama.cpp-lookup", "llama.cpp-lookup server")
+    assert "llama-cpp-python's drafter" in drafter.about.description
+    assert "its own server's n-gram speculation" in server.about.description
+    assert server.about.versions == {"xllamacpp": "1.2.3"}
+    assert server.about.weights_key == drafter.about.weights_key
+    written = server.write(PROMPT, 9)
+    # The server's times: the first token comes out of the prompt, half of the others were guessed.
+    assert (written.count, written.steps, written.tokens) == (8, 4, None)
+    assert (written.seconds, written.prefill_seconds) == (0.09, 0.05)
+    assert server.write(PROMPT, 2).steps == 1
+    drafter.close()
+    server.close()
+
+
+def test_a_server_that_crashes_over_repacked_weights_runs_without(
+    fake_llama: Path, tiny_gguf: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FAKE_LLAMA", "crashes repacked")
+    side = HERE.open(tiny_gguf, "a", "a", "Q4_1", worker=SERVER_WORKER)
+    assert "without repacked weights, with which it crashed" in side.about.description
     side.close()
 
 
@@ -110,6 +140,9 @@ def test_without_the_package_the_line_that_installs_it_is_named(tmp_path: Path, 
     with pytest.raises(PeerMissing, match="not installed") as missing:
         LlamaCpp(str(python), 1, 200).open(tiny_gguf, "llama.cpp", "llama.cpp", "Q4_1")
     assert missing.value.install == f"{python} -m pip install llama-cpp-python"
+    with pytest.raises(PeerMissing, match="xllamacpp is not installed") as missing:
+        LlamaCpp(str(python), 1, 200).open(tiny_gguf, "a", "a", "Q4_1", worker=SERVER_WORKER)
+    assert missing.value.install == f"{python} -m pip install xllamacpp"
 
 
 def test_what_a_file_calls_its_weights(tiny_gguf: Path, tmp_path: Path) -> None:

@@ -2,7 +2,8 @@
 
 It runs in processes of its own (`llama_worker.py`), in any Python that has the package, so that its threads
 and ours do not meet. Prompt lookup is llama-cpp-python's drafter, written in Python, with two tokens per
-guess, what its documentation advises on CPUs.
+guess, what its documentation advises on CPUs; and, where xllamacpp is installed beside it, the n-gram
+speculation of llama.cpp's own server (`llama_server_worker.py`).
 """
 
 from __future__ import annotations
@@ -24,6 +25,9 @@ from medusa_decoding.models.download import cache_folder
 from medusa_decoding.models.gguf_reader import GgufFile
 
 WORKER = Path(__file__).with_name("llama_worker.py")
+SERVER_WORKER = Path(__file__).with_name("llama_server_worker.py")
+PACKAGES = {WORKER: ("llama_cpp", "llama-cpp-python"), SERVER_WORKER: ("xllamacpp", "xllamacpp")}
+"""What each of them imports, and what pip calls it."""
 REQUANTISED = ("Q8_0", "Q4_0")
 LOOKED_UP = 2
 WARM_UP = (8, 2)
@@ -34,7 +38,8 @@ WARM_UP = (8, 2)
 class LlamaCpp:
     """How llama.cpp is run. context: tokens of the longest prompt and its answer.
 
-    python: an interpreter with llama-cpp-python. repack: see `AgainstConfig`. patience: seconds.
+    python: an interpreter with llama-cpp-python and, for its server, xllamacpp. repack: see `AgainstConfig`.
+    patience: seconds.
     """
 
     python: str
@@ -52,32 +57,41 @@ class LlamaCpp:
             if other != kind:
                 yield self.open(self.requantised(path, other), f"llama.cpp {other}", "llama.cpp", other)
 
-    def lookup(self, source: Source) -> LlamaCppSide:
-        """The file as it is, with llama-cpp-python's prompt lookup. Raises PeerMissing, PeerFailed."""
-        path = file_of(source)
-        return self.open(path, "llama.cpp-lookup", "llama.cpp-lookup", quantisation_of(path), LOOKED_UP)
+    def lookup(self, source: Source) -> Iterator[LlamaCppSide]:
+        """The file as it is, with llama-cpp-python's prompt lookup, and with that of llama.cpp's server.
 
-    def open(self, path: Path, name: str, peer: str, kind: str, looked_up: int = 0) -> LlamaCppSide:
+        Raises PeerMissing, PeerFailed.
+        """
+        path = file_of(source)
+        kind, peer = quantisation_of(path), "llama.cpp-lookup"
+        yield self.open(path, peer, peer, kind, LOOKED_UP)
+        yield self.open(path, f"{peer} server", peer, kind, worker=SERVER_WORKER)
+
+    def open(
+        self, path: Path, name: str, peer: str, kind: str, looked_up: int = 0, worker: Path = WORKER
+    ) -> LlamaCppSide:
         """A side on this file; where repacked weights make llama.cpp crash at once, without them.
 
-        Raises PeerMissing without llama-cpp-python, PeerFailed.
+        Raises PeerMissing without the worker's package, PeerFailed.
         """
         try:
-            process, repack = self._started(path, self.repack), self.repack
+            process, repack = self._started(path, self.repack, worker), self.repack
         except Died as error:
             if not (error.by_signal and self.repack):
                 raise
-            process, repack = self._started(path, False), False
+            process, repack = self._started(path, False, worker), False
         notes = [path.name, _repacking(repack, self.repack)]
         if looked_up:
             notes.append(f"prompt lookup of {looked_up} tokens by llama-cpp-python's drafter")
+        if worker == SERVER_WORKER:
+            notes.append("its own server's n-gram speculation (ngram-simple)")
         about = About(
             name=name,
             peer=peer,
             description=", ".join(["llama.cpp", *filter(None, notes)]),
             weights=kind,
             weights_key=f"llama.cpp {kind}",
-            versions={"llama-cpp-python": str(process.greeting.get("version"))},
+            versions={PACKAGES[worker][1]: str(process.greeting.get("version"))},
         )
         return LlamaCppSide(process, about, looked_up)
 
@@ -89,7 +103,7 @@ class LlamaCpp:
         try:
             with atomic_write(target) as temporary:
                 asked = {"requantise": kind, "path": str(path), "target": str(temporary)}
-                self._run(asked).close()
+                self._run(asked, WORKER).close()
         except OSError as error:
             raise PeerFailed(
                 f"{kind} cannot be stored in {target.parent} ({error.strerror}); "
@@ -97,8 +111,8 @@ class LlamaCpp:
             ) from None
         return target
 
-    def _started(self, path: Path, repack: bool) -> JsonProcess:
-        process = self._run({"path": str(path), "context": self.context, "repack": repack})
+    def _started(self, path: Path, repack: bool, worker: Path) -> JsonProcess:
+        process = self._run({"path": str(path), "context": self.context, "repack": repack}, worker)
         prompt, tokens = WARM_UP
         try:
             process.ask({"write": [0] * prompt, "tokens": tokens, "lookup": 0})
@@ -107,15 +121,15 @@ class LlamaCpp:
             raise
         return process
 
-    def _run(self, asked: Mapping[str, object]) -> JsonProcess:
-        command = [self.python, str(WORKER), json.dumps({**asked, "threads": self.threads})]
+    def _run(self, asked: Mapping[str, object], worker: Path) -> JsonProcess:
+        command = [self.python, str(worker), json.dumps({**asked, "threads": self.threads})]
+        module, package = PACKAGES[worker]
         try:
             return JsonProcess(command, self.patience)
         except Died as error:
-            if "No module named 'llama_cpp'" in error.said:
+            if f"No module named '{module}'" in error.said:
                 raise PeerMissing(
-                    "llama-cpp-python is not installed",
-                    f"{_shown(self.python)} -m pip install llama-cpp-python",
+                    f"{package} is not installed", f"{_shown(self.python)} -m pip install {package}"
                 ) from None
             raise
 
