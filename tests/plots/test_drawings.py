@@ -42,9 +42,17 @@ def test_costs_of_engines_stand_beside_each_other(drawn: Draw) -> None:
     assert picture.name == "cost-of-verification"
     assert picture.sources == ("flat", "steep")
     found = lines(figure.axes[0])
-    assert found["smollm2, flat, after 256 tokens"][-1] == (4, 4.3)
-    assert found["smollm2, steep, after 256 tokens"][-1] == (4, 10.0)
+    # The model and the context, which both have in common, stand above.
+    assert picture.subtitle.startswith("smollm2 after 256 tokens; ")
+    assert found["flat"][-1] == (4, 4.3) and found["steep"][-1] == (4, 10.0)
     assert "1.1 times one row on flat, 2.5 times on steep" in picture.caption
+
+
+def test_costs_of_several_models_are_named_each(drawn: Draw) -> None:
+    other = {**made.profile("steep", 2.0), "model": "qwen"}
+    picture, figure = drawn(one=made.profile("flat", 0.1), two=other)
+    assert "after" not in picture.subtitle
+    assert {"smollm2, flat, after 256 tokens", "qwen, steep, after 256 tokens"} <= set(lines(figure.axes[0]))
 
 
 def test_speedup_by_category(drawn: Draw) -> None:

@@ -71,6 +71,9 @@ def pictures(given: Sequence[Given[Profile]]) -> Iterator[Picture]:
 
 def beside(given: Sequence[Given[Profile]]) -> Picture:
     """Several engines: milliseconds, and multiples of one row."""
+    # What all have in common stands above, and the legend has room for the rest.
+    common = {f"{one.content.model} after {one.content.shortest} tokens" for one in given}
+    about = sorted(common) if len(common) == 1 else []
     flattest = min(given, key=lambda one: one.content.ratio(8)).content
     steepest = max(given, key=lambda one: one.content.ratio(8)).content
     caption = (
@@ -82,11 +85,16 @@ def beside(given: Sequence[Given[Profile]]) -> Picture:
     return Picture(
         name="cost-of-verification",
         title="What it costs to verify n rows",
-        subtitle="; ".join(dict.fromkeys(str(one.content.machine) for one in given)),
+        subtitle="; ".join([*about, *dict.fromkeys(str(one.content.machine) for one in given)]),
         caption=caption,
         height=3.4,
         draw=partial(
-            _draw, [Line(_label(one.content), one.content.rows, one.content.times) for one in given], None
+            _draw,
+            [
+                Line(_label(one.content, whole=not about), one.content.rows, one.content.times)
+                for one in given
+            ],
+            None,
         ),
         sources=tuple(one.name for one in given),
     )
@@ -106,8 +114,8 @@ def _draw(lines: Sequence[Line], bound: float | None, figure: Figure, theme: The
     legend_above(figure, 2 if max(len(line.label) for line in lines) > 20 else 4)
 
 
-def _label(one: Profile) -> str:
-    return f"{one.model}, {one.engine}, after {one.shortest} tokens"
+def _label(one: Profile, *, whole: bool) -> str:
+    return f"{one.model}, {one.engine}, after {one.shortest} tokens" if whole else one.engine
 
 
 def by_context(given: Given[Profile]) -> Picture:
