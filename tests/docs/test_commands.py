@@ -45,15 +45,15 @@ RUN: dict[str, list[str]] = {
     "medusa generate ./my-finetune -p Hello --heads ./heads": SHORT,
     "medusa push heads me/my-heads": ["--dry-run"],
     "medusa generate model.gguf -p Why is the sky blue?": SHORT,
-    "medusa distill model.gguf --prompts prompts.jsonl --exclude questions.jsonl --limit 80 --max-tokens 64"
-    " --out trial/answers.jsonl": SHORT,
+    "medusa distill model.gguf --prompts prompts.jsonl --exclude questions.jsonl --exclude others.jsonl"
+    " --limit 80 --max-tokens 64 --out trial/answers.jsonl": SHORT,
     "medusa train model.gguf --data trial/answers.jsonl --out trial/heads --num-heads 3"
     " --draft-vocabulary 8192 --epochs 2": [*TRAIN, "--draft-vocabulary", "64"],
     "medusa distill model.gguf --prompts prompts.jsonl --self-prompts 3000 --exclude questions.jsonl"
-    " --max-tokens 192 --out answers.jsonl": [*SHORT, "--self-prompts", "2"],
+    " --exclude others.jsonl --max-tokens 192 --out answers.jsonl": [*SHORT, "--self-prompts", "2"],
     "medusa train model.gguf --data answers.jsonl --out heads --num-heads 4 --num-layers 2"
     " --draft-vocabulary 8192 --loss kl --epochs 3": [*TRAIN, "--draft-vocabulary", "64"],
-    "medusa tune model.gguf --heads heads --prompts questions.jsonl": ["--max-tokens", "24", "--nodes", "5"],
+    "medusa tune model.gguf --heads heads --prompts others.jsonl": ["--max-tokens", "24", "--nodes", "5"],
     "medusa bench model.gguf --heads heads --draft heads --suite questions.jsonl --max-tokens 128": [
         *(*SHORT, "--limit", "2")
     ],

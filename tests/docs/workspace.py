@@ -18,6 +18,7 @@ PROMPTS = (
     "Who are you?",
     "Hello",
 )
+OTHERS = ("Why is grass green?", "Write a sonnet.", "What is 4 - 1?", "Name a city.", "What are you?", "Bye")
 QUESTIONS = ("Why do cats purr?", "Write a limerick.", "What is 3 * 3?", "Name a lake.")
 
 
@@ -31,8 +32,8 @@ def make(folder: Path) -> Path:
     tiny_heads(folder / "heads")
     template = {"tokenizer.chat_template": CHAT_TEMPLATE}
     write_gguf(folder / "model.gguf", random_model(CONFIGS["llama"]), extra=template)
-    for name in ("prompts.jsonl", "others.jsonl"):
-        (folder / name).write_text("".join(json.dumps({"prompt": prompt}) + "\n" for prompt in PROMPTS))
+    for name, prompts in (("prompts.jsonl", PROMPTS), ("others.jsonl", OTHERS)):
+        (folder / name).write_text("".join(json.dumps({"prompt": prompt}) + "\n" for prompt in prompts))
     questions = [
         {"question_id": number, "category": "any", "turns": [prompt]}
         for number, prompt in enumerate(QUESTIONS)
