@@ -10,8 +10,6 @@ import sys
 from pathlib import Path
 
 from medusa_decoding.plots.picture import Picture
-from medusa_decoding.plots.results import read_json
-from medusa_decoding.plots.speeds import KIND as AGAINST
 from medusa_decoding.plots.write import ALL_THEMES, page, pictures_of, write_page, write_pictures
 
 ROOT = Path(__file__).parent.parent
@@ -25,7 +23,7 @@ SHOWN = (
     "src/medusa_decoding/assets/qwen-coder/tuning.json",
     "benchmarks/*-decode.json",
 )
-"""What is shown, beside all comparisons with other programs; a pattern may match nothing."""
+"""What is shown, beside the comparisons with other programs; a pattern may match nothing."""
 TITLE = "Pictures of the results"
 BEFORE = """
 `medusa plot` (`pip install 'medusa-decoding[plot]'`) draws what other commands wrote, each file by what it
@@ -44,7 +42,7 @@ pictures` draws them anew, and a test holds them to the files.
 
 def results() -> list[Path]:
     """The files, in a fixed order."""
-    against = [path for path in sorted((ROOT / "benchmarks").glob("*.json")) if AGAINST.fits(read_json(path))]
+    against = sorted((ROOT / "benchmarks").glob("*-against.json"))
     return [*against, *(path for pattern in SHOWN for path in sorted(ROOT.glob(pattern)))]
 
 
