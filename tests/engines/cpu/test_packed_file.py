@@ -53,6 +53,17 @@ def test_a_file_per_model_and_kind_of_weights(monkeypatch: pytest.MonkeyPatch) -
     assert packed_path(Path("x"), "abc" * 12, "int8") not in paths
 
 
+def test_earlier_layouts_of_the_same_weights_go(arrays: dict[str, Array], tmp_path: Path) -> None:
+    now = packed_path(tmp_path, "abc" * 12, "int8")
+    earlier = now.with_name(now.name.replace(f"layout{packed_file._native.LAYOUT}", "layout0"))
+    others = [packed_path(tmp_path, "abd" * 12, "int8"), packed_path(tmp_path, "abc" * 12, "fp32")]
+    others = [path.with_name(path.name.replace("layout", "layout0")) for path in others]
+    for path in (earlier, *others):
+        path.touch()
+    save_packed(now, arrays)
+    assert sorted(tmp_path.iterdir()) == sorted([now, *others])
+
+
 def cut(size: int) -> Callable[[bytes], bytes]:
     return lambda content: content[:size]
 

@@ -33,10 +33,16 @@ def packed_path(folder: Path, key: str, weights: str) -> Path:
 
 
 def save_packed(path: Path, arrays: Mapping[str, Array]) -> None:
-    """Write the arrays; a full disk or a folder that cannot be written costs only the next start."""
+    """Write the arrays; a full disk or a folder that cannot be written costs only the next start.
+
+    What an earlier version of this package kept of the same model, in a layout that is read no more, goes.
+    """
     try:
         with atomic_write(path) as temporary:
             save_file(dict(arrays), temporary)
+        for other in path.parent.glob(f"{path.name.rpartition('-layout')[0]}-layout*.safetensors"):
+            if other != path:
+                other.unlink(missing_ok=True)
     except (OSError, SafetensorError) as error:
         warnings.warn(
             f"the packed weights are not kept for the next start: {path.parent}: "
