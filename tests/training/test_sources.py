@@ -173,7 +173,7 @@ def test_files_without_answers_are_refused(tmp_path: Path, tokenizer: Tokenizer,
 
 def test_bad_records_are_named(tmp_path: Path, tokenizer: Tokenizer) -> None:
     path = jsonl(tmp_path / "a.jsonl", ALPACA, {"prompt": "only"})
-    with pytest.raises(UserError, match=r"a\.jsonl, record 2 is of no known form"):
+    with pytest.raises(UserError, match=r"a\.jsonl, record 2 is a prompt without an answer"):
         read_source(path, tokenizer, 100)
     path = tmp_path / "b.json"
     path.write_text(json.dumps([ALPACA, {"messages": [{"role": "user"}]}]), encoding="utf-8")
