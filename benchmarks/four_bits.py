@@ -100,7 +100,9 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     chosen = parser.parse_args()
     checkpoint = open_checkpoint(resolve(chosen.model))
-    four, eight = (pack_model(checkpoint, "int8", chosen.threads, halve=halve) for halve in (True, False))
+    four, eight = (
+        pack_model(checkpoint, "int8", chosen.threads, four_bits=narrow) for narrow in (True, False)
+    )
     engines = {
         f"{isa}, {bits} bits": CpuEngine(checkpoint.shape, arrays, chosen.threads, isa)
         for isa in _native.instruction_sets()

@@ -33,10 +33,17 @@ Out<T> array(std::initializer_list<size_t> shape) {
     return Out<T>(data, shape, owner);
 }
 
+WeightType type_of(const std::string& name) {
+    if (name == "fp32") return WeightType::fp32;
+    if (name == "int8") return WeightType::int8;
+    if (name == "int4") return WeightType::int4;
+    throw std::invalid_argument("weights cannot be kept as " + name);
+}
+
 Linear make_linear(int n, int k, const std::string& type, uintptr_t weights, uintptr_t scale, uintptr_t bias) {
     Linear linear;
     linear.n = n, linear.k = k;
-    linear.type = type == "int4" ? WeightType::int4 : type == "int8" ? WeightType::int8 : WeightType::fp32;
+    linear.type = type_of(type);
     linear.weights = reinterpret_cast<const void*>(weights);
     linear.scale = reinterpret_cast<const float*>(scale);
     linear.bias = reinterpret_cast<const float*>(bias);
@@ -75,11 +82,12 @@ NB_MODULE(_native, m) {
 
     m.def(
         "pack",
-        [](In<float, 2> weights, const std::string& type, int threads) -> nb::object {
+        [](In<float, 2> weights, const std::string& name, int threads) -> nb::object {
+            const WeightType type = type_of(name);
             const int n = int(weights.shape(0)), k = int(weights.shape(1));
             if (k % 8 || n < 1) throw std::invalid_argument("a linear needs a multiple of 8 input channels");
             const size_t padded = round_up(n, kPanel);
-            if (type == "int4") {
+            if (type == WeightType::int4) {
                 auto packed = array<uint8_t>({padded * k / kGroup * (kGroupBytes / kPanel)});
                 auto scale = array<float>({padded});
                 bool possible;
@@ -89,7 +97,7 @@ NB_MODULE(_native, m) {
                 }
                 return possible ? nb::object(nb::make_tuple(packed, scale)) : nb::none();
             }
-            if (type == "fp32") {
+            if (type == WeightType::fp32) {
                 auto packed = array<float>({padded * k});
                 nb::gil_scoped_release release;
                 pack_fp32(weights.data(), n, k, packed.data(), threads);

@@ -14,7 +14,7 @@ static_assert(int64_t{kBlock} * 127 * 32767 < INT32_MAX);
 inline int round_up(int n, int to) { return (n + to - 1) / to * to; }
 inline int blocks_of(int k) { return (k + kBlock - 1) / kBlock; }
 
-// int4: int8 weights of which 32 input channels of an output channel take 16 values at most, kept in half the bytes.
+// int4: int8 weights of which 32 input channels of an output channel take 16 values at most, kept in 5 bits each.
 enum class WeightType { fp32, int8, int4 };
 
 constexpr int kGroup = 32;                                               // input channels that share 16 values

@@ -13,7 +13,7 @@ namespace medusa {
 // `packed` has round_up(n, 16) * k elements, `scale` round_up(n, 16).
 void pack_int8(const float* weights, int n, int k, int8_t* packed, float* scale, int threads);
 
-// The same in half the bytes, where possible: each 32 input channels of an output channel take 16 evenly spaced values
+// The same in 5 bits a weight, where possible: each 32 input channels of an output channel take 16 evenly spaced values
 // at most, as those of Q4_0, Q4_1 and Q4_K files do. False where they do not, and `packed` is then undefined. The weights
 // are the int8 ones, but where no pair of a step and a start gives all 32 of them: there some are one off.
 // Panels of 16 output channels; within a panel, for each 32 input channels: int16 steps, int16 starts (16 each), and four

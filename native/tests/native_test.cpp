@@ -304,7 +304,7 @@ void vanishing_channels_pack_to_zeros() {
     for (float weight : row) REQUIRE(weight == -2.0f);
 }
 
-// Half the bytes and the same int8 weights; what takes more than 16 values, or values at uneven places, is refused.
+// Fewer bytes and the same int8 weights; what takes more than 16 values, or values at uneven places, is refused.
 void four_bits_give_the_int8_weights() {
     const int n = 19, k = 96;
     std::mt19937 random(5);

@@ -50,13 +50,13 @@ public:
         return floats_.back().data();
     }
 
-    // halved: of int4, if the model is; what is not is int8 there.
-    Linear linear(int n, int k, bool bias = false, bool halved = false) {
+    // narrow: of int4, if the model is; what is not is int8 there.
+    Linear linear(int n, int k, bool bias = false, bool narrow = false) {
         std::vector<float> weights(size_t(n) * k);
         for (float& weight : weights) weight = uniform_(random_);
         const int padded = round_up(n, kPanel);
         Linear out;
-        out.n = n, out.k = k, out.type = type_ == WeightType::int4 && !halved ? WeightType::int8 : type_;
+        out.n = n, out.k = k, out.type = type_ == WeightType::int4 && !narrow ? WeightType::int8 : type_;
         if (out.type == WeightType::int4) {
             for (float& weight : weights) weight = std::floor(weight * 16) / 16;
             codes_.emplace_back(out.bytes());

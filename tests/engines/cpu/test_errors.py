@@ -200,6 +200,8 @@ def test_engines_that_cannot_be_are_refused() -> None:
     for weight in (np.zeros((4, 12), np.float32), np.zeros((0, 16), np.float32)):
         with pytest.raises(ValueError):
             _native.pack(weight, "int8", 1)
+    with pytest.raises(ValueError, match="cannot be kept as int3"):
+        _native.pack(np.zeros((4, 16), np.float32), "int3", 1)
 
 
 def test_an_engine_says_what_it_is() -> None:

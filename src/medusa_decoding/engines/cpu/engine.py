@@ -81,8 +81,8 @@ class CpuEngine:
     def description(self) -> str:
         """What decides this engine's speed, besides model and processor."""
         kept = "" if self.kv_cache == "fp32" else f"-kv-{self.kv_cache}"
-        halved = "-in-4-bits" if any(array.dtype == np.uint8 for array in self.arrays.values()) else ""
-        return f"cpu-{self.weights}{halved}-{self.model.isa}{kept}"
+        narrow = "-in-4-bits" if any(array.dtype == np.uint8 for array in self.arrays.values()) else ""
+        return f"cpu-{self.weights}{narrow}-{self.model.isa}{kept}"
 
     @property
     def weights(self) -> Weights:

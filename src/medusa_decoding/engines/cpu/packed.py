@@ -83,17 +83,17 @@ def pack_model(
     threads: int,
     advance: Callable[[], None] = lambda: None,
     *,
-    halve: bool = True,
+    four_bits: bool = True,
 ) -> dict[str, Array]:
     """All arrays of a model: `NAME.weights`, `NAME.scale`, `NAME.bias` of each linear, and the norms.
 
-    halve: keep layers in 4 bits where they allow it, see `pack_linear`. One tensor at a time passes through
-    float32. `advance` is called after each layer.
+    four_bits: keep layers in 4 bits where they allow it, see `pack_linear`. One tensor at a time passes
+    through float32. `advance` is called after each layer.
     """
     arrays: dict[str, Array] = {}
     for index in range(checkpoint.shape.layers):
         for source in layer_linears(index):
-            arrays.update(_pack(checkpoint, source, weights, threads, halve=halve))
+            arrays.update(_pack(checkpoint, source, weights, threads, four_bits=four_bits))
         for name, tensor in layer_norms(index).items():
             if tensor in checkpoint.names:
                 arrays[name] = checkpoint.tensor(tensor)
@@ -110,16 +110,16 @@ def pack_model(
 
 
 def pack_linear(
-    name: str, weight: Array, bias: Array | None, weights: Weights, threads: int, *, halve: bool = False
+    name: str, weight: Array, bias: Array | None, weights: Weights, threads: int, *, four_bits: bool = False
 ) -> Iterator[tuple[str, Array]]:
     """The arrays of one linear of (output channels, input channels).
 
-    halve: keep int8 weights in half the bytes where they allow it, as those of 4-bit checkpoints do
+    four_bits: keep int8 weights in 4 bits where they allow it, as those of 4-bit checkpoints do
     (native/packing.h); of such a linear neither `take_rows` nor an embedding can be made.
     """
     plain = np.ascontiguousarray(weight, np.float32)
-    halved = _native.pack(plain, "int4", threads) if halve and weights == "int8" else None
-    packed, scale = halved or _native.pack(plain, weights, threads)
+    narrow = _native.pack(plain, "int4", threads) if four_bits and weights == "int8" else None
+    packed, scale = narrow or _native.pack(plain, weights, threads)
     yield f"{name}.weights", packed
     if scale is not None:
         yield f"{name}.scale", scale
@@ -160,7 +160,7 @@ def _place(array: Array | None) -> int:
 
 
 def _pack(
-    checkpoint: Checkpoint, source: LinearSource, weights: Weights, threads: int, *, halve: bool = False
+    checkpoint: Checkpoint, source: LinearSource, weights: Weights, threads: int, *, four_bits: bool = False
 ) -> Iterator[tuple[str, Array]]:
     tensors = [checkpoint.tensor(name) for name in source.names("weight")]
     weight = tensors[0] if len(tensors) == 1 else np.concatenate(tensors)
@@ -172,7 +172,7 @@ def _pack(
                 for name, tensor in zip(source.names("bias"), tensors, strict=True)
             ]
         )
-    yield from pack_linear(source.name, weight, bias, weights, threads, halve=halve)
+    yield from pack_linear(source.name, weight, bias, weights, threads, four_bits=four_bits)
 
 
 def take_rows(
