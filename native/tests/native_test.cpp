@@ -304,6 +304,24 @@ void vanishing_channels_pack_to_zeros() {
     for (float weight : row) REQUIRE(weight == -2.0f);
 }
 
+// Memory of a closed sequence serves the next one; pages that a fork still has do not.
+void pages_are_used_again() {
+    Cache cache({2, 1, 8, false});
+    const auto first_page = [&](int64_t handle) {
+        cache.reserve(cache.at(handle), kPage);
+        cache.at(handle).length = kPage;
+        return cache.at(handle).pages[0]->floats();
+    };
+    const int64_t a = cache.open();
+    const float* before = first_page(a);
+    const int64_t fork = cache.fork(a, kPage), b = cache.open();
+    cache.close(a);
+    REQUIRE(first_page(b) != before);
+    cache.close(fork);
+    REQUIRE(first_page(cache.open()) == before);
+    REQUIRE(cache.bytes() == 2 * cache.shape().page_bytes());
+}
+
 // Fewer bytes and the same int8 weights; what takes more than 16 values, or values at uneven places, is refused.
 void four_bits_give_the_int8_weights() {
     const int n = 19, k = 96;
@@ -350,6 +368,7 @@ void threads_sleep_and_wake() {
 int main() {
     vanishing_channels_pack_to_zeros();
     four_bits_give_the_int8_weights();
+    pages_are_used_again();
     threads_sleep_and_wake();
     forks_share_until_they_write();
     passes_without_logits();
