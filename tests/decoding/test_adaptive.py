@@ -86,6 +86,17 @@ def test_the_running_rate_leads_to_the_best_throughput(cost: StepCost, first: fl
         assert not planner.drafts(1) or (size == 1 and cost.draft(1) == 0)
 
 
+def test_as_guesses_come_true_a_millisecond_is_worth_more() -> None:
+    """The example of docs/planner.md: "ran" pays at first, and no longer when the run is faster."""
+    planner = AdaptivePlanner(StepCost((1, 2, 3, 4, 5), {CONTEXT: (5.0, 5.2, 5.4, 5.6, 6.6)}, {1: 0.6}))
+    expected, sizes = np.cumsum([1.0, 0.6, 0.3, 0.3, 0.24]), list[int]()
+    for _ in range(300):
+        sizes += grown(planner, EXAMPLE)
+        planner.observe(Outcome(True, [CONTEXT], [sizes[-1]], [expected[sizes[-1] - 1]]))
+    assert (sizes[0], sizes[-1]) == (5, 4)
+    assert planner.speedup == pytest.approx(5.0 * 2.2 / 6.2, rel=1e-2)
+
+
 def test_it_looks_past_a_step_in_the_time() -> None:
     sure = proposals(np.full((5, 1), 0.95))
     # A millisecond brings 0.2 tokens. The third row, 0.9 tokens for 5.9 ms, does not pay; four more rows do.
